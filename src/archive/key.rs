@@ -1,0 +1,5 @@
+//! Object keys.
+
+/// A checked key template.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyTemplate;

@@ -1,0 +1,125 @@
+//! The memory budget of a worker: one figure for fetch buffers, lane buffers and frames in flight.
+//!
+//! Owns: the count of bytes in use and who waits for room. Does not own: what is done about a full budget (the task
+//! compresses its fullest lanes, the source waits).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::Notify;
+
+/// Shared by every task of a worker; clones count together.
+#[derive(Clone, Debug)]
+pub struct Budget {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    max_bytes: u64,
+    used_bytes: AtomicU64,
+    freed: Notify,
+}
+
+impl Budget {
+    pub fn new(max_bytes: u64) -> Self {
+        Self { inner: Arc::new(Inner { max_bytes, used_bytes: AtomicU64::new(0), freed: Notify::new() }) }
+    }
+
+    pub fn max_bytes(&self) -> u64 {
+        self.inner.max_bytes
+    }
+
+    pub fn used_bytes(&self) -> u64 {
+        self.inner.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `bytes` fit, then counts them. A request above the whole budget is let through alone, when nothing
+    /// else is counted, so that one huge record can't stop the worker for ever.
+    pub async fn reserve(&self, bytes: u64) -> Permit {
+        loop {
+            let freed = self.inner.freed.notified();
+            tokio::pin!(freed);
+            freed.as_mut().enable();
+            if let Some(permit) = self.try_reserve(bytes) {
+                return permit;
+            }
+            freed.await;
+        }
+    }
+
+    pub fn try_reserve(&self, bytes: u64) -> Option<Permit> {
+        let fits = |used: u64| used == 0 || used.saturating_add(bytes) <= self.inner.max_bytes;
+        self.inner
+            .used_bytes
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| fits(used).then(|| used.saturating_add(bytes)))
+            .ok()
+            .map(|_| Permit { inner: Arc::clone(&self.inner), bytes })
+    }
+
+    /// Counts `bytes` that are in memory already, over the limit or not.
+    pub fn charge(&self, bytes: u64) -> Permit {
+        self.inner.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        Permit { inner: Arc::clone(&self.inner), bytes }
+    }
+}
+
+/// Bytes counted against the budget until this is dropped.
+#[derive(Debug)]
+pub struct Permit {
+    inner: Arc<Inner>,
+    bytes: u64,
+}
+
+impl Permit {
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Changes the count to what is really held, more or less than was reserved.
+    pub fn resize(&mut self, bytes: u64) {
+        if bytes >= self.bytes {
+            self.inner.used_bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
+        } else {
+            self.inner.used_bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+            self.inner.freed.notify_waiters();
+        }
+        self.bytes = bytes;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reservation_waits_for_room_and_wakes_when_there_is_some() {
+        let budget = Budget::new(100);
+        let held = budget.reserve(80).await;
+        assert!(budget.try_reserve(30).is_none());
+        let waiting = tokio::spawn({
+            let budget = budget.clone();
+            async move { budget.reserve(30).await.bytes() }
+        });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(held);
+        assert_eq!(waiting.await.unwrap(), 30);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[tokio::test]
+    async fn one_huge_reservation_passes_alone() {
+        let budget = Budget::new(100);
+        let huge = budget.reserve(500).await;
+        assert!(budget.try_reserve(1).is_none());
+        drop(huge);
+        assert!(budget.try_reserve(1).is_some());
+    }
+}

@@ -1,0 +1,125 @@
+//! The door to Kafka, seen from the pipeline.
+//!
+//! Owns: what a reader of topics must do ([`Kafka`], [`Reader`]), what it sends ([`SourceEvent`]), what its failures mean.
+//! Does not own: the wire protocol (the rooms in `kafka`), positions that are safe to keep (the task's).
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::pipeline::budget::{Budget, Permit};
+use crate::record::Block;
+
+/// What Kafka says of a topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TopicInfo {
+    pub name: String,
+    /// `None` where the client or the broker knows no topic ids.
+    pub id: Option<TopicId>,
+    /// In ascending order.
+    pub partitions: Vec<i32>,
+}
+
+/// Kafka's id of one incarnation of a topic, as 32 hex digits.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
+pub struct TopicId(pub String);
+
+/// A place in a partition to ask the offset of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum At {
+    /// First offset the broker has.
+    Earliest,
+    /// End of what can be read: high watermark, or last stable offset with read_committed.
+    Latest,
+    /// First offset whose timestamp is this or later; the end where there is none.
+    TimestampMs(i64),
+}
+
+/// Which records of transactions are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    ReadUncommitted,
+    ReadCommitted,
+}
+
+/// What one reader reads.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    pub topic: String,
+    pub topic_id: Option<TopicId>,
+    pub isolation: Isolation,
+    /// (partition, first offset wanted).
+    pub starts: Vec<(i32, i64)>,
+    /// Fetched bytes are counted here before they are asked for.
+    pub budget: Budget,
+}
+
+/// A Kafka cluster to read from.
+#[async_trait]
+pub trait Kafka: Send + Sync + std::fmt::Debug {
+    /// `None` where the client can't tell.
+    async fn cluster_id(&self) -> Result<Option<String>, SourceError>;
+
+    /// Names of all topics, internal ones left out. Never creates one.
+    async fn topics(&self) -> Result<Vec<String>, SourceError>;
+
+    /// `None`: no such topic. Never creates one.
+    async fn topic(&self, name: &str) -> Result<Option<TopicInfo>, SourceError>;
+
+    async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError>;
+
+    /// Starts to read in the background; blocks arrive in offset order per partition. Transient trouble is retried inside
+    /// and reported as [`SourceEvent::Waiting`]. Dropping the reader or closing the receiver stops it.
+    fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader;
+}
+
+/// A running reader; dropping it stops the reading.
+#[derive(Debug)]
+pub struct Reader {
+    _stop: tokio_util::sync::DropGuard,
+}
+
+impl Reader {
+    pub fn new(stop: tokio_util::sync::CancellationToken) -> Self {
+        Self { _stop: stop.drop_guard() }
+    }
+}
+
+/// What a reader sends.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// Records in offset order; the permit counts their memory.
+    Block(Block, Permit),
+    /// Reading of a partition is retried; for the status, not for decisions.
+    Waiting { partition: i32, offset: i64, reason: String },
+    /// Reading of a partition can't go on; the reader does nothing more for it.
+    Failed { partition: i32, offset: i64, error: SourceError },
+}
+
+/// A failure of Kafka or of what it holds, by what the caller does about it.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum SourceError {
+    /// Brokers can't be reached or don't answer in time: try again.
+    #[error("kafka {what}: {message}")]
+    Unreachable { what: String, message: String },
+    /// The topic does not exist.
+    #[error("topic {topic} does not exist")]
+    NoTopic { topic: String },
+    /// The log begins above the wanted offset: records are gone.
+    #[error(
+        "topic {topic} partition {partition}: position {offset} is out of range, the log starts at {log_start} and ends at {log_end}"
+    )]
+    OutOfRange { topic: String, partition: i32, offset: i64, log_start: i64, log_end: i64 },
+    /// The topic is not the one that the position belongs to.
+    #[error("topic {topic} was recreated: its id is {found}, the position belongs to {expected}")]
+    Recreated { topic: String, expected: String, found: String },
+    /// The log was truncated below what was read.
+    #[error("topic {topic} partition {partition}: the log was truncated to {end_offset}, below position {offset}")]
+    Truncated { topic: String, partition: i32, offset: i64, end_offset: i64 },
+    /// A batch that can't be decoded, or that this client can't read.
+    #[error("topic {topic} partition {partition} at offset {offset}: {message}")]
+    Unreadable { topic: String, partition: i32, offset: i64, message: String },
+    /// Authentication, authorization or a setting is wrong.
+    #[error("kafka {what}: {message}")]
+    Refused { what: String, message: String },
+}

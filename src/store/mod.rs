@@ -1,0 +1,157 @@
+//! The door to object stores.
+//!
+//! Owns: what an object store must do for us ([`Store`]) and what a failure means to the caller ([`StoreError`]).
+//! Does not own: retries (the callers', who know what an unknown outcome means to them), keys, contents.
+//!
+//! Every implementation passes the contract suite in [`contract`].
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+/// What is uploaded: small things from memory, sealed files from the spool.
+#[derive(Clone, Debug)]
+pub enum Body {
+    Bytes(Bytes),
+    /// A finished file that nobody changes any more. `len` is its size in bytes.
+    File {
+        path: PathBuf,
+        len: u64,
+    },
+}
+
+impl Body {
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::File { len, .. } => *len,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Outcome of a create-only write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Created {
+    /// The object is there, whole and durable, and this call put it there.
+    New,
+    /// An object of this key exists; nothing was written. It may be ours from an earlier attempt whose answer was lost.
+    Exists,
+}
+
+/// What a store tells of an object without its content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Head {
+    pub size: u64,
+    /// Changes whenever the content does; opaque.
+    pub etag: String,
+    /// The intent id that the writer attached, where the store keeps metadata.
+    pub intent_id: Option<String>,
+}
+
+/// Which bytes of an object to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ByteRange {
+    All,
+    /// `len` bytes from `start`; what lies beyond the end is left out.
+    From {
+        start: u64,
+        len: u64,
+    },
+    /// The last `len` bytes, or the whole object where it is shorter.
+    Last {
+        len: u64,
+    },
+}
+
+/// Bytes of an object, with the identity and whole size of what they were read from.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub bytes: Bytes,
+    pub etag: String,
+    pub size: u64,
+}
+
+/// An entry of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    pub key: String,
+    pub size: u64,
+}
+
+/// One page of a listing in key order (bytewise).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    pub objects: Vec<Listed>,
+    /// Common prefixes up to the next `/`, each ending in `/`; only where the listing asked for folders.
+    pub folders: Vec<String>,
+    /// Where to go on: pass it as `after`. `None`: this was the last page.
+    pub next: Option<String>,
+}
+
+/// How deep a listing goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Depth {
+    /// Every object below the prefix.
+    All,
+    /// Objects and folders directly below the prefix.
+    Folder,
+}
+
+/// An object store, or one prefix of it. Keys are relative to that prefix, `/`-separated, never begin with `/`.
+#[async_trait]
+pub trait Store: Send + Sync + std::fmt::Debug {
+    /// Writes the object only if no object of this key exists. It appears whole or not at all, and is durable when this
+    /// returns. An error leaves the outcome unknown: the object may appear later, also long after.
+    async fn create(&self, key: &str, body: &Body, intent_id: Option<&str>) -> Result<Created, StoreError>;
+
+    /// `None`: no such object.
+    async fn head(&self, key: &str) -> Result<Option<Head>, StoreError>;
+
+    /// `None`: no such object. With `if_match` an object of another etag is an error of [`Fault::Changed`].
+    async fn get(&self, key: &str, range: ByteRange, if_match: Option<&str>) -> Result<Option<Got>, StoreError>;
+
+    /// At most `limit` entries (1 to 1,000) below `prefix` (a string prefix, as in S3), after the key `after`.
+    async fn list(&self, prefix: &str, depth: Depth, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
+
+    /// Deleting what is not there succeeds.
+    async fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// The address for messages; never holds a secret.
+    fn url(&self) -> &str;
+}
+
+/// What the caller does about it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Try again with backoff: the network, a timeout, a 5xx.
+    Transient,
+    /// Try again, not before `wait` where the store named it.
+    Throttled { wait: Option<Duration> },
+    /// 401, 403, expired or wrong credentials: pause, try slowly, say so.
+    Denied,
+    /// The bucket or folder does not exist: pause, try slowly, say so.
+    NoBucket,
+    /// The object is not the one that `if_match` named.
+    Changed,
+    /// The request can never succeed as it is: a setting is wrong, or this is a bug.
+    Invalid,
+}
+
+/// A failed request to a store. Holds no secret.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{op} {url}/{key}: {message}")]
+pub struct StoreError {
+    pub fault: Fault,
+    /// `create`, `head`, `get`, `list`, `delete`.
+    pub op: &'static str,
+    pub url: String,
+    pub key: String,
+    /// Cause in words, with the store's code and request id where there are any.
+    pub message: String,
+}
