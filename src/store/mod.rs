@@ -5,6 +5,13 @@
 //!
 //! Every implementation passes the contract suite in [`contract`].
 
+mod key;
+mod page;
+
+pub mod contract;
+pub mod local;
+pub mod memory;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -69,6 +76,17 @@ pub enum ByteRange {
     },
 }
 
+impl ByteRange {
+    /// First byte and end (exclusive) within an object of `size` bytes.
+    fn bounds(self, size: u64) -> (u64, u64) {
+        match self {
+            Self::All => (0, size),
+            Self::From { start, len } => (start.min(size), start.saturating_add(len).min(size)),
+            Self::Last { len } => (size.saturating_sub(len), size),
+        }
+    }
+}
+
 /// Bytes of an object, with the identity and whole size of what they were read from.
 #[derive(Clone, Debug)]
 pub struct Got {
@@ -116,7 +134,8 @@ pub trait Store: Send + Sync + std::fmt::Debug {
     /// `None`: no such object. With `if_match` an object of another etag is an error of [`Fault::Changed`].
     async fn get(&self, key: &str, range: ByteRange, if_match: Option<&str>) -> Result<Option<Got>, StoreError>;
 
-    /// At most `limit` entries (1 to 1,000) below `prefix` (a string prefix, as in S3), after the key `after`.
+    /// At most `limit` entries (1 to 1,000) below `prefix` (a string prefix, as in S3) whose key or folder is bytewise above
+    /// `after`.
     async fn list(&self, prefix: &str, depth: Depth, after: Option<&str>, limit: usize) -> Result<Page, StoreError>;
 
     /// Deleting what is not there succeeds.
@@ -154,4 +173,10 @@ pub struct StoreError {
     pub key: String,
     /// Cause in words, with the store's code and request id where there are any.
     pub message: String,
+}
+
+impl StoreError {
+    pub(crate) fn new(fault: Fault, op: &'static str, url: &str, key: &str, message: impl Into<String>) -> Self {
+        Self { fault, op, url: url.to_owned(), key: key.to_owned(), message: message.into() }
+    }
 }
