@@ -1,1 +1,145 @@
-//! To come.
+//! The command line.
+//!
+//! Owns: arguments, which command runs, exit statuses. Does not own: what the commands do, settings.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand};
+
+use crate::config::{Environment, LoadOptions, Loaded, Problems, load};
+
+mod check;
+mod completions;
+mod logging;
+mod rotation;
+mod run;
+
+/// How the program ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// Done.
+    Done = 0,
+    /// The thing checked is not so; nothing matched.
+    NotSo = 1,
+    /// Arguments or settings are wrong.
+    Usage = 2,
+    /// A service could not be reached.
+    Unreachable = 3,
+    /// Lost data or a broken invariant was found.
+    Damaged = 4,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Archives application logs from Kafka into one stream of few, large files per application, each record exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version, max_term_width = 100, after_help = EXIT_HELP, subcommand_precedence_over_arg = true)]
+struct Cli {
+    #[command(flatten)]
+    settings: SettingsArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_HELP: &str = "Exit status: 0 done, 1 the thing checked is not so, 2 usage or settings are wrong, 3 a service could \
+                         not be reached, 4 lost data or a broken invariant was found.";
+
+/// Which settings are used.
+#[derive(Args, Debug)]
+struct SettingsArgs {
+    /// This machine's settings [default: ./configs/worker.yaml, then /etc/sluice/worker.yaml]
+    #[arg(long, value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    /// What is archived: directories and files [default: connectors/ beside configs/, or /etc/sluice/connectors]
+    #[arg(long, value_name = "DIR|FILE", num_args = 1.., global = true)]
+    connectors: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Archive until stopped
+    Run(run::RunArgs),
+    /// Check all settings and say what they lead to
+    Check(check::CheckArgs),
+    /// Write completions for a shell to stdout
+    Completions(completions::CompletionsArgs),
+}
+
+/// Runs the command that the arguments name.
+pub fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => quiet_pipe(dispatch(cli)),
+        Err(error) => {
+            // Help goes to stdout with status 0, mistakes to stderr with 2.
+            let printed = error.print().map(|()| if error.use_stderr() { Exit::Usage } else { Exit::Done });
+            quiet_pipe(printed)
+        }
+    }
+}
+
+fn dispatch(cli: Cli) -> io::Result<Exit> {
+    match cli.command {
+        Command::Run(args) => run::run(&args, &cli.settings),
+        Command::Check(args) => check::run(args, &cli.settings),
+        Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+    }
+}
+
+/// A reader that has seen enough (`| head`) is no failure.
+fn quiet_pipe(result: io::Result<Exit>) -> ExitCode {
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Done.into(),
+        Err(error) => {
+            complain(&format!("writing the output failed: {error}"));
+            Exit::Unreachable.into()
+        }
+    }
+}
+
+/// Says on stderr why the program ends, where no log is there yet to say it.
+fn complain(message: &str) {
+    // Nobody is left to tell where stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "sluice: {message}");
+}
+
+impl SettingsArgs {
+    fn load(&self) -> Result<Loaded, Problems> {
+        let options =
+            LoadOptions { config: self.config.clone(), connectors: self.connectors.clone(), host_name: host_name() };
+        load(&options, &environment())
+    }
+}
+
+/// Variables that are not UTF-8 can't be settings.
+fn environment() -> Environment {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// The kernel's name of this machine, as `hostname` prints it.
+fn host_name() -> String {
+    ["/proc/sys/kernel/hostname", "/etc/hostname"]
+        .into_iter()
+        .filter_map(|file| std::fs::read_to_string(file).ok())
+        .map(|text| text.trim().to_owned())
+        .find(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,225 @@
+//! From files and environment to checked settings.
+//!
+//! Owns: the order of the steps, collecting the problems of all files. Does not own: the steps.
+
+use std::path::{Path, PathBuf};
+
+use super::check_connector::{Draft, connector};
+use super::cross::Member;
+use super::expand::{Environment, expand};
+use super::problem::{Place, Problem, Problems};
+use super::reader::Reader;
+use super::schema::{CONNECTOR, Schema, WORKER};
+use super::shape::shape;
+use super::tree::{Node, Value};
+use super::{ConnectorConfig, WorkerConfig, check_worker, cross, environment, files, merge, yaml};
+
+/// What the command line says about settings.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--connectors`: directories and files.
+    pub connectors: Vec<PathBuf>,
+    /// The default of `worker.id`.
+    pub host_name: String,
+}
+
+/// Settings of a worker and its connectors, all legal.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub worker: WorkerConfig,
+    /// In order of their files; at least one.
+    pub connectors: Vec<ConnectorConfig>,
+    /// The worker's file first, if there is one.
+    pub files_used: Vec<PathBuf>,
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads the worker's and all connectors' files. Reads nothing else; variables come as an argument.
+///
+/// # Errors
+/// Every problem of every file, in order of files and lines.
+pub fn load(options: &LoadOptions, environment: &Environment) -> Result<Loaded, Problems> {
+    let mut findings = Findings::default();
+    let worker_file = files::worker_file(options.config.as_deref());
+    let worker = load_worker(worker_file.as_deref(), &options.host_name, environment, &mut findings);
+    let connector_files = match files::connector_files(&options.connectors, worker_file.as_deref()) {
+        Ok(files) => files,
+        Err(problems) => {
+            findings.problems.extend(problems);
+            Vec::new()
+        }
+    };
+    let mut drafts = Vec::new();
+    for file in &connector_files {
+        match files::read(file) {
+            Ok(text) => drafts.extend(load_connector(file, &text, environment, &mut findings)),
+            Err(problem) => findings.problems.push(problem),
+        }
+    }
+    let members: Vec<Member<'_>> = drafts.iter().map(Drafted::member).collect();
+    findings.problems.extend(cross::connectors(&members));
+    if let Some(worker) = &worker {
+        let (problems, warnings) = cross::worker(worker, &members);
+        findings.problems.extend(problems);
+        findings.warnings.extend(warnings);
+    }
+    let warnings = findings.finish()?;
+    let connectors = drafts.into_iter().filter_map(|drafted| drafted.draft.config).collect();
+    let files_used = worker_file.into_iter().chain(connector_files).collect();
+    // Without problems there is a worker.
+    worker.map(|worker| Loaded { worker, connectors, files_used, warnings }).ok_or(Problems(Vec::new()))
+}
+
+/// Reads one connector from text; `file` is for messages and for the default of `name`. Rules between connectors are not
+/// looked at.
+///
+/// # Errors
+/// Every problem.
+pub fn load_connector_str(
+    file: &Path,
+    text: &str,
+    environment: &Environment,
+) -> Result<(ConnectorConfig, Vec<Problem>), Problems> {
+    let mut findings = Findings::default();
+    let drafted = load_connector(file, text, environment, &mut findings);
+    let warnings = findings.finish()?;
+    drafted.and_then(|drafted| drafted.draft.config).map(|config| (config, warnings)).ok_or(Problems(Vec::new()))
+}
+
+#[derive(Default)]
+struct Findings {
+    problems: Vec<Problem>,
+    warnings: Vec<Problem>,
+}
+
+impl Findings {
+    /// The warnings, if nothing is wrong.
+    fn finish(mut self) -> Result<Vec<Problem>, Problems> {
+        if self.problems.is_empty() {
+            return Ok(self.warnings);
+        }
+        // Files stay in the order in which they were read; sorting by place alone would mix `a/x` between others.
+        let mut files: Vec<PathBuf> = Vec::new();
+        for problem in &self.problems {
+            let file = file_of(&problem.place);
+            if !files.contains(&file) {
+                files.push(file);
+            }
+        }
+        self.problems.sort_by_key(|problem| {
+            let file = file_of(&problem.place);
+            (files.iter().position(|known| *known == file), problem.place.clone())
+        });
+        Err(Problems(self.problems))
+    }
+}
+
+fn file_of(place: &Place) -> PathBuf {
+    match place {
+        Place::File(file) | Place::Line { file, .. } => file.to_path_buf(),
+        Place::Variable(_) => PathBuf::new(),
+    }
+}
+
+fn load_worker(
+    file: Option<&Path>,
+    host_name: &str,
+    environment: &Environment,
+    findings: &mut Findings,
+) -> Option<WorkerConfig> {
+    let from_environment = environment::read(&WORKER, environment);
+    findings.warnings.extend(from_environment.warnings);
+    let root = match file {
+        Some(file) => match files::read(file) {
+            Ok(text) => tree(file, &text, environment, findings),
+            Err(problem) => {
+                findings.problems.push(problem);
+                None
+            }
+        },
+        None => {
+            let place = Place::file(Path::new(&format!("no worker file ({})", files::worker_places())));
+            let root = Node { place, value: Value::Map(Vec::new()) };
+            Some(Parsed { root, problems: Vec::new() })
+        }
+    };
+    findings.problems.extend(from_environment.problems);
+    checked(&WORKER, root?, Some(&from_environment.root), findings, |raw| check_worker::worker(raw, host_name))?
+}
+
+/// A connector's draft and where its name and URL stand.
+struct Drafted {
+    draft: Draft,
+    name_place: Place,
+    url_place: Place,
+}
+
+impl Drafted {
+    fn member(&self) -> Member<'_> {
+        Member {
+            name: self.draft.name.as_deref(),
+            name_place: self.name_place.clone(),
+            url: self.draft.sink_url.as_ref(),
+            url_place: self.url_place.clone(),
+            config: self.draft.config.as_ref(),
+        }
+    }
+}
+
+fn load_connector(file: &Path, text: &str, environment: &Environment, findings: &mut Findings) -> Option<Drafted> {
+    let root = tree(file, text, environment, findings)?;
+    checked(&CONNECTOR, root, None, findings, |raw| {
+        let draft = connector(raw, file);
+        (draft, raw.place("name"), raw.place("sink.url"))
+    })
+    .map(|(draft, name_place, url_place)| Drafted { draft, name_place, url_place })
+}
+
+/// Parses and puts variables in.
+fn tree(file: &Path, text: &str, environment: &Environment, findings: &mut Findings) -> Option<Parsed> {
+    match yaml::parse(file, text) {
+        Ok(mut root) => {
+            let mut problems = Vec::new();
+            expand(&mut root, environment, "", &mut problems);
+            Some(Parsed { root, problems })
+        }
+        Err(problems) => {
+            findings.problems.extend(problems);
+            None
+        }
+    }
+}
+
+/// A file's tree and what was found wrong in it so far.
+struct Parsed {
+    root: Node,
+    problems: Vec<Problem>,
+}
+
+/// Merges the layers and lets `check` read them.
+fn checked<T>(
+    schema: &'static Schema,
+    parsed: Parsed,
+    environment: Option<&Node>,
+    findings: &mut Findings,
+    check: impl FnOnce(&mut Reader<'_>) -> T,
+) -> Option<T> {
+    let mut problems = parsed.problems;
+    let shaped = shape(schema, parsed.root, &mut problems);
+    findings.problems.extend(problems);
+    match merge::merge(schema, &shaped.root, environment) {
+        Ok(root) => {
+            let mut raw = Reader::new(schema, &root, shaped.reported);
+            let result = check(&mut raw);
+            findings.problems.extend(raw.problems);
+            findings.warnings.extend(raw.warnings);
+            Some(result)
+        }
+        Err(problem) => {
+            findings.problems.push(problem);
+            None
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! The checked settings of one worker: this machine.
+//!
+//! Owns: the types. Everything in them is legal. Does not own: how they are read and checked.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::SecretUrl;
+
+/// Settings of one worker process.
+#[derive(Clone, Debug)]
+pub struct WorkerConfig {
+    pub id: String,
+    pub group: String,
+    pub max_tasks: Option<NonZeroU32>,
+    pub kafka: KafkaConfig,
+    /// `None`: each connector's log lies beside its data.
+    pub state_url: Option<SecretUrl>,
+    pub coordination_url: Option<SecretUrl>,
+    pub spool: SpoolConfig,
+    pub memory_max_bytes: u64,
+    /// `None`: all cores.
+    pub compression_threads: Option<NonZeroUsize>,
+    pub http: HttpConfig,
+    pub shutdown_timeout: Duration,
+    pub log: LogConfig,
+}
+
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    /// `host:port` each, at least one.
+    pub bootstrap_servers: Vec<String>,
+    pub security: KafkaSecurity,
+    pub client_rack: Option<String>,
+    pub group_offsets: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SecurityProtocol {
+    Plaintext,
+    Ssl,
+    SaslPlaintext,
+    SaslSsl,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SaslMechanism {
+    Plain,
+    ScramSha256,
+    ScramSha512,
+    OauthBearer,
+}
+
+#[derive(Clone, Debug)]
+pub struct KafkaSecurity {
+    pub protocol: SecurityProtocol,
+    pub sasl: SaslConfig,
+    pub tls: TlsConfig,
+}
+
+/// Which fields are set follows from the mechanism; checked.
+#[derive(Clone, Debug, Default)]
+pub struct SaslConfig {
+    pub mechanism: Option<SaslMechanism>,
+    pub username: Option<String>,
+    pub password_file: Option<PathBuf>,
+    pub token_endpoint: Option<String>,
+    pub client_id: Option<String>,
+    pub client_secret_file: Option<PathBuf>,
+    pub scope: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub struct TlsConfig {
+    pub ca_file: Option<PathBuf>,
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
+    pub verify_hostname: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct SpoolConfig {
+    pub dir: PathBuf,
+    pub max_bytes: u64,
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpConfig {
+    /// `host:port`.
+    pub listen: String,
+    /// A second address for /metrics and /health alone.
+    pub metrics_listen: Option<String>,
+    pub auth: HttpAuth,
+    pub tls: Option<HttpTls>,
+    /// Sink URL prefixes that connectors made by REST may use.
+    pub allow_sinks: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HttpAuth {
+    /// Nothing written; only a loopback address may be listened on.
+    Unset,
+    /// `auth: none`: open to everyone, on purpose.
+    None,
+    BearerTokenFile(PathBuf),
+    BasicFile(PathBuf),
+}
+
+#[derive(Clone, Debug)]
+pub struct HttpTls {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+    Journald,
+}
+
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    pub format: LogFormat,
+    /// A tracing filter: `info`, `sluice=debug,info`.
+    pub level: String,
+}
