@@ -5,6 +5,7 @@
 #![allow(clippy::panic, reason = "a failed expectation ends the test")]
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -62,12 +63,13 @@ async fn finds_offsets(cluster: &dyn Cluster, topic: &str) {
     let ask = |at| kafka.offset(topic, 0, at, Isolation::ReadCommitted);
     assert_eq!(ask(At::Earliest).await.unwrap(), 0);
     assert_eq!(ask(At::Latest).await.unwrap(), 0);
-    let records = (0..10).map(|n| MemoryRecord { timestamp_ms: 1_000 + n * 100, ..record(n) }).collect();
+    let base = base_ms();
+    let records = (0..10).map(|n| MemoryRecord { timestamp_ms: base + n * 100, ..record(n) }).collect();
     cluster.append(topic, 0, records).await;
     assert_eq!(ask(At::Latest).await.unwrap(), 10);
-    assert_eq!(ask(At::TimestampMs(1_250)).await.unwrap(), 3);
+    assert_eq!(ask(At::TimestampMs(base + 250)).await.unwrap(), 3);
     assert_eq!(ask(At::TimestampMs(1)).await.unwrap(), 0);
-    assert_eq!(ask(At::TimestampMs(9_000)).await.unwrap(), 10, "no record is that young");
+    assert_eq!(ask(At::TimestampMs(base + 9_000)).await.unwrap(), 10, "no record is that young");
     cluster.delete_records(topic, 0, 4).await;
     assert_eq!(ask(At::Earliest).await.unwrap(), 4);
 }
@@ -76,7 +78,7 @@ async fn reads_every_field(cluster: &dyn Cluster, topic: &str) {
     cluster.create_topic(topic, 1).await;
     let header = |key: &str, value: &[u8]| (key.as_bytes().to_vec(), Some(value.to_vec()));
     let records = vec![
-        MemoryRecord { timestamp_ms: 1_700_000_000_123, ..record(1) },
+        MemoryRecord { timestamp_ms: base_ms() - 123, ..record(1) },
         MemoryRecord { value: None, key: Some(b"tombstone".to_vec()), ..record(2) },
         MemoryRecord { value: Some(Vec::new()), key: None, ..record(3) },
         MemoryRecord {
@@ -184,10 +186,16 @@ async fn missing_topic_fails(cluster: &dyn Cluster, topic: &str) {
     assert!(cluster.kafka().topic(topic).await.unwrap().is_none());
 }
 
+/// The time of the run: Kafka's retention would remove records of a fixed time.
+pub(super) fn base_ms() -> i64 {
+    static BASE: OnceLock<i64> = OnceLock::new();
+    *BASE.get_or_init(|| jiff::Timestamp::now().as_millisecond())
+}
+
 /// A record that tells its number in every field.
 pub(super) fn record(n: i64) -> MemoryRecord {
     MemoryRecord {
-        timestamp_ms: 1_700_000_000_000 + n,
+        timestamp_ms: base_ms() + n,
         key: Some(format!("key-{n}").into_bytes()),
         value: Some(format!("value-{n}").into_bytes()),
         headers: Vec::new(),
