@@ -1,1 +1,31 @@
-//! To come.
+//! The rooms behind the door [`crate::pipeline::source`]: clients that read a Kafka cluster.
+//!
+//! Owns: which client reads ([`connect`]). Does not own: what becomes of the records.
+//!
+//! - [`rskafka_source`]: on the crate rskafka; no transactions, no topic ids.
+//! - [`memory`]: a cluster in memory, for tests of the pipeline.
+//!
+//! One contract suite holds them all to the same behaviour.
+
+pub mod backoff;
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+mod contract_services;
+pub mod memory;
+mod rskafka_reader;
+pub mod rskafka_source;
+
+use std::sync::Arc;
+
+use crate::config::KafkaConfig;
+use crate::pipeline::source::{Kafka, SourceError};
+
+/// Connects to the cluster of the worker's settings.
+///
+/// # Errors
+/// [`SourceError::Unreachable`] when no bootstrap server answers, [`SourceError::Refused`] for settings that the cluster or
+/// this client doesn't accept.
+pub async fn connect(config: &KafkaConfig) -> Result<Arc<dyn Kafka>, SourceError> {
+    rskafka_source::connect(config).await
+}
