@@ -5,18 +5,35 @@
 //!
 //! Every implementation passes the contract suite in [`contract`].
 
+mod credentials;
 mod key;
 mod page;
 
 pub mod contract;
+pub mod faults;
 pub mod local;
 pub mod memory;
+pub mod probe;
+pub mod retry;
+pub mod s3;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use self::probe::{ProbeReport, probe};
+use crate::config::{SinkConfig, SinkUrl};
+
+/// Opens the store that a sink names. Checks the settings; sends nothing to the store (that is [`probe`]'s).
+pub async fn open(sink: &SinkConfig) -> Result<Arc<dyn Store>, StoreError> {
+    match &sink.url {
+        SinkUrl::File { dir } => Ok(Arc::new(local::LocalStore::open(dir)?)),
+        SinkUrl::S3 { .. } | SinkUrl::Oss { .. } => Ok(Arc::new(s3::S3Store::open(sink).await?)),
+    }
+}
 
 /// What is uploaded: small things from memory, sealed files from the spool.
 #[derive(Clone, Debug)]
