@@ -4,12 +4,12 @@
 
 use std::num::NonZeroUsize;
 
-use super::check_worker::{check, together};
-use super::reader::{Checked, Reader};
-use super::units::show_bytes;
-use super::url::check_http_url;
-use super::{Credentials, CredentialsFrom, Flavor, SinkConfig, SinkUrl, Sse};
+use super::{check, together};
 use crate::archive::key::KeyTemplate;
+use crate::config::reader::{Checked, Reader};
+use crate::config::units::show_bytes;
+use crate::config::url::check_http_url;
+use crate::config::{Credentials, CredentialsFrom, Flavor, SinkConfig, SinkUrl, Sse};
 
 /// Parts of one object, by S3 and OSS; some are left for a last frame that exceeds `rotate.max_bytes`.
 const MAX_PARTS: u64 = 9_000;
