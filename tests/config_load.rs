@@ -335,3 +335,46 @@ fn what_shapes_content_is_pinned() {
     }
     assert!(with("time: { zone: Asia/Shanghai }").contains(r#""zone":"Asia/Shanghai","zone_data":"2"#));
 }
+
+#[test]
+fn a_sink_asks_for_what_fits_its_store() {
+    let with = |sink: &str, rest: &str| {
+        let text = format!("{{ topics: [t], app_id: {{ from: key }}, sink: {{ {sink} }}{rest} }}");
+        load_connector_str(Path::new("c.yaml"), &text, &Environment::new())
+    };
+    for (sink, rest, message) in [
+        ("url: s3://logs, part_bytes: 5MiB", ", rotate: { max_bytes: 100GiB }", "sink.part_bytes: `5MiB` is too small"),
+        ("url: s3://logs, endpoint: internal", "", "sink.endpoint: `internal` is for oss:// only"),
+        (
+            "url: s3://logs, endpoint: 'http://u:planted@h'",
+            "",
+            "sink.endpoint: `http://***@h` holds a user or password",
+        ),
+        ("url: oss://logs, flavor: minio", "", "sink.flavor: `minio` does not fit oss://"),
+        ("url: s3://logs, key: '{topic}/{offset}'", "", "sink.key: `{topic}/{offset}`"),
+        ("url: s3://logs, tags: { a: [1] }", "", "sink.tags.a: takes a plain value"),
+        ("url: s3://logs, tags: { '': 1 }", "", "sink.tags: holds a tag beyond"),
+        (
+            "url: s3://logs, tags: {a: 1,b: 1,c: 1,d: 1,e: 1,f: 1,g: 1,h: 1,i: 1,j: 1,k: 1}",
+            "",
+            "sink.tags: holds 11 tags",
+        ),
+        ("url: s3://logs, credentials: { from: static }", "", "`static` needs key_file and secret_file"),
+        ("url: s3://logs, credentials: { from: file }", "", "`file` needs key_file and secret_file, or a profile"),
+        ("url: s3://logs, credentials: { secret_file: /s }", "", "needs sink.credentials.key_file too"),
+        ("url: file:///data, sse: { mode: AES256 }", "", "sink.sse.mode: is for s3:// and oss://"),
+    ] {
+        let found = with(sink, rest).unwrap_err().to_string();
+        assert!(found.contains(message) && found.lines().count() == 1 && !found.contains("planted"), "{sink}\n{found}");
+    }
+    for (sink, rest) in [
+        ("url: file:///data, part_bytes: 5MiB", ", rotate: { max_bytes: 100GiB }"),
+        ("url: s3://logs, tags: { team: a, 'x.y': 2 }, sse: { mode: 'aws:kms', kms_key_id: k }", ""),
+        ("url: oss://logs, credentials: { from: ecs-ram-role, role_arn: r }, endpoint: internal", ""),
+    ] {
+        assert_eq!(with(sink, rest).unwrap().1, [], "{sink}");
+    }
+    let (_, warnings) = with("url: file:///data, region: r, tags: { a: 1 }", "").unwrap();
+    let keys: Vec<_> = warnings.iter().map(|warning| warning.key.as_str()).collect();
+    assert_eq!(keys, ["sink.region", "sink.tags"]);
+}

@@ -252,6 +252,13 @@ mod tests {
     }
 
     #[test]
+    fn lines_may_end_as_on_windows() {
+        let root = tree("a: x\r\nb:\r\n  - y\r\n");
+        assert_eq!(root.at("a").unwrap().value, Value::Text(Text::new("x")));
+        assert_eq!(root.at("b").unwrap().place.to_string(), "f.yaml:3:3");
+    }
+
+    #[test]
     fn empty_files_are_empty_maps() {
         for text in ["", "# nothing\n", "---\n", "---\n...\n", "\u{feff}", "~"] {
             assert_eq!(tree(text).value, Value::Map(Vec::new()), "{text:?}");
