@@ -1,4 +1,6 @@
 //! `sluice completions`.
+//!
+//! Owns: writing the script. Does not own: the arguments it completes.
 
 use std::io::{self, Write as _};
 

@@ -13,7 +13,7 @@ use crate::config::{Environment, LoadOptions, Loaded, Problems, load};
 mod check;
 mod completions;
 mod logging;
-mod rotation;
+pub mod rotation;
 mod run;
 
 /// How the program ends.

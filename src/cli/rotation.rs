@@ -84,3 +84,63 @@ impl Rotation {
         ]
     }
 }
+
+/// What to say where a topic keeps its records hardly longer than a file may wait; `None`: it keeps them long enough.
+///
+/// A worker that is down for what is left between the two loses records.
+pub fn retention_warning(config: &ConnectorConfig, topic: &str, retention: Duration) -> Option<String> {
+    const ROOM: u32 = 4;
+    let interval = config.rotate.max_interval;
+    (retention < interval.saturating_mul(ROOM)).then(|| {
+        format!(
+            "topic {topic} keeps records for {}, and a file may wait for {} (rotate.max_interval): less than {ROOM} times that \
+             is left for a worker that is down",
+            show_duration(retention),
+            show_duration(interval),
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{Environment, load_connector_str};
+
+    fn connector(more: &str) -> ConnectorConfig {
+        let text = format!("{{ topics: [t], app_id: {{ from: key }}, sink: {{ url: s3://logs }}{more} }}");
+        load_connector_str(Path::new("c.yaml"), &text, &Environment::new()).unwrap().0
+    }
+
+    #[test]
+    fn counts_files_and_requests() {
+        let of = |more: &str| Rotation::of(&connector(more));
+        let default = of("");
+        assert_eq!((default.by_age, default.by_bucket, default.files, default.requests), (48, 1, 49, 147));
+        // 128 MiB in parts of 16 MiB: 8 parts, begin, complete, 2 log entries.
+        assert_eq!(default.requests_of_a_full_file, 12);
+        assert_eq!(of(", rotate: { max_bytes: 16MiB }").requests_of_a_full_file, 3);
+        assert_eq!(of(", time: { bucket: none }").files, 48);
+        assert_eq!(of(", time: { bucket: 1h }, tasks_max: 10").files, 720);
+        assert_eq!(of(", rotate: { max_interval: 7h }").by_age, 4);
+        assert_eq!(of(", rotate: { max_interval: 30d }").by_age, 1);
+    }
+
+    #[test]
+    fn shows_its_numbers() {
+        let config = connector(", tasks_max: 2, rotate: { max_interval: 90m }");
+        let lines = Rotation::of(&config).lines(&config);
+        assert!(lines[0].contains("at most 34 = 2 tasks x (86400 s / 5400 s + 1 at"), "{}", lines[0]);
+        assert!(lines[1].contains("at most 102 = 34 files x (1 upload + 2 log entries)"), "{}", lines[1]);
+        assert!(lines[3].contains("up to 1h30m of records again"), "{}", lines[3]);
+    }
+
+    #[test]
+    fn short_retention_is_told() {
+        let config = connector("");
+        assert_eq!(retention_warning(&config, "t", Duration::from_secs(7_200)), None);
+        let warning = retention_warning(&config, "t", Duration::from_secs(3_600)).unwrap();
+        assert!(warning.starts_with("topic t keeps records for 1h, and a file may wait for 30m"), "{warning}");
+    }
+}

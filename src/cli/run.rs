@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::{Exit, SettingsArgs, complain, logging};
 use crate::config::Loaded;
+use crate::config::schema::Named as _;
 use crate::worker::{self, RunOptions};
 
 #[derive(Args, Debug)]
@@ -26,8 +27,9 @@ pub fn run(args: &RunArgs, settings: &SettingsArgs) -> io::Result<Exit> {
         }
     };
     if let Err(error) = logging::init(&loaded.worker.log) {
-        complain(&format!("the log can't be opened: {error}"));
-        return Ok(Exit::Usage);
+        let format = loaded.worker.log.format.name();
+        complain(&format!("the log can't be opened with log.format {format}: {error}"));
+        return Ok(Exit::Unreachable);
     }
     announce(&loaded);
     // First of all: with two providers in the program, TLS clients that find none installed panic.

@@ -80,3 +80,65 @@ fn is_name(name: &str) -> bool {
     chars.next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
         && chars.all(|char| char.is_ascii_alphanumeric() || char == '_')
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, reason = "a failed step is a failed test")]
+
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::problem::Place;
+    use crate::config::tree::Text;
+
+    fn expanded(text: &str) -> Result<Text, String> {
+        let environment = [("HOME_1", "/home"), ("_", "${HOME_1}"), ("EMPTY", "")];
+        let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let mut node = Node { place: Place::file(Path::new("f")), value: Value::Text(Text::new(text)) };
+        let mut problems = Vec::new();
+        expand(&mut node, &environment, "k", &mut problems);
+        match (node.value, problems.pop()) {
+            (Value::Text(text), None) => Ok(text),
+            (Value::Null, Some(problem)) => Err(problem.to_string()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn text(text: &str) -> String {
+        expanded(text).unwrap().text
+    }
+
+    #[test]
+    fn puts_variables_in_once() {
+        assert_eq!(text("${HOME_1}/a"), "/home/a");
+        assert_eq!(text("a${HOME_1}${EMPTY}b"), "a/homeb");
+        assert_eq!(text("${_}"), "${HOME_1}");
+        assert_eq!(text("plain"), "plain");
+    }
+
+    #[test]
+    fn dollars_of_patterns_stay_and_double_ones_escape() {
+        assert_eq!(text("^app-.*$"), "^app-.*$");
+        assert_eq!(text("a$b$1"), "a$b$1");
+        assert_eq!(text("$${HOME_1}"), "${HOME_1}");
+        assert_eq!(text("$$$$"), "$$");
+    }
+
+    #[test]
+    fn what_is_missing_or_damaged_is_told() {
+        assert_eq!(
+            expanded("${NO}").unwrap_err(),
+            "f: k: environment variable NO is not set; write `$$` for a plain `$`"
+        );
+        assert!(expanded("${HOME_1").unwrap_err().contains("has no `}`"));
+        for text in ["${}", "${a-b}", "${1a}", "${HOME_1:-x}"] {
+            assert!(expanded(text).unwrap_err().contains("is not a variable's name"), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_came_from_a_variable_is_shown_as_written() {
+        assert_eq!(expanded("x${HOME_1}").unwrap().shown(), "`x${HOME_1}`");
+        assert_eq!(expanded("x$$").unwrap().shown(), "`x$`");
+    }
+}

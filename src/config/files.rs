@@ -41,7 +41,12 @@ pub fn connector_files(asked: &[PathBuf], worker_file: Option<&Path>) -> Result<
     for source in sources {
         let found = if source.is_dir() { in_directory(source) } else { Ok(vec![source.clone()]) };
         match found {
-            Ok(found) => files.extend(found),
+            // A file may be named beside its directory.
+            Ok(found) => found.into_iter().for_each(|file| {
+                if !files.contains(&file) {
+                    files.push(file)
+                }
+            }),
             Err(error) => problems.push(Problem::new(Place::file(source), "", format!("can't be read: {error}"))),
         }
     }

@@ -1,18 +1,19 @@
-//! From files and environment to checked settings.
+//! From files and the environment to checked settings.
 //!
 //! Owns: the order of the steps, collecting the problems of all files. Does not own: the steps.
 
 use std::path::{Path, PathBuf};
 
-use super::check_connector::{Draft, connector};
-use super::cross::Member;
+use super::check::connector::{Draft, connector};
+use super::check::cross::{self, Member};
+use super::check::worker::worker as check_worker;
 use super::expand::{Environment, expand};
 use super::problem::{Place, Problem, Problems};
 use super::reader::Reader;
 use super::schema::{CONNECTOR, Schema, WORKER};
 use super::shape::shape;
 use super::tree::{Node, Value};
-use super::{ConnectorConfig, WorkerConfig, check_worker, cross, environment, files, merge, yaml};
+use super::{ConnectorConfig, WorkerConfig, environment, files, merge, yaml};
 
 /// What the command line says about settings.
 #[derive(Clone, Debug, Default)]
@@ -66,10 +67,12 @@ pub fn load(options: &LoadOptions, environment: &Environment) -> Result<Loaded, 
         findings.warnings.extend(warnings);
     }
     let warnings = findings.finish()?;
-    let connectors = drafts.into_iter().filter_map(|drafted| drafted.draft.config).collect();
+    let connectors: Option<Vec<_>> = drafts.into_iter().map(|drafted| drafted.draft.config).collect();
     let files_used = worker_file.into_iter().chain(connector_files).collect();
-    // Without problems there is a worker.
-    worker.map(|worker| Loaded { worker, connectors, files_used, warnings }).ok_or(Problems(Vec::new()))
+    match (worker, connectors) {
+        (Some(worker), Some(connectors)) => Ok(Loaded { worker, connectors, files_used, warnings }),
+        _ => Err(unexplained(Path::new("settings"))),
+    }
 }
 
 /// Reads one connector from text; `file` is for messages and for the default of `name`. Rules between connectors are not
@@ -85,7 +88,13 @@ pub fn load_connector_str(
     let mut findings = Findings::default();
     let drafted = load_connector(file, text, environment, &mut findings);
     let warnings = findings.finish()?;
-    drafted.and_then(|drafted| drafted.draft.config).map(|config| (config, warnings)).ok_or(Problems(Vec::new()))
+    let config = drafted.and_then(|drafted| drafted.draft.config);
+    config.map(|config| (config, warnings)).ok_or_else(|| unexplained(file))
+}
+
+/// A check gave nothing and did not say why: nothing may be left out in silence.
+fn unexplained(file: &Path) -> Problems {
+    Problems(vec![Problem::new(Place::file(file), "", "was refused without a reason, which is a bug")])
 }
 
 #[derive(Default)]
@@ -146,7 +155,7 @@ fn load_worker(
         }
     };
     findings.problems.extend(from_environment.problems);
-    checked(&WORKER, root?, Some(&from_environment.root), findings, |raw| check_worker::worker(raw, host_name))?
+    checked(&WORKER, root?, Some(&from_environment.root), findings, |raw| check_worker(raw, host_name))?
 }
 
 /// A connector's draft and where its name and URL stand.
@@ -179,17 +188,13 @@ fn load_connector(file: &Path, text: &str, environment: &Environment, findings: 
 
 /// Parses and puts variables in.
 fn tree(file: &Path, text: &str, environment: &Environment, findings: &mut Findings) -> Option<Parsed> {
-    match yaml::parse(file, text) {
-        Ok(mut root) => {
-            let mut problems = Vec::new();
-            expand(&mut root, environment, "", &mut problems);
-            Some(Parsed { root, problems })
-        }
-        Err(problems) => {
-            findings.problems.extend(problems);
-            None
-        }
-    }
+    let (root, mut problems) = yaml::parse(file, text);
+    let Some(mut root) = root else {
+        findings.problems.extend(problems);
+        return None;
+    };
+    expand(&mut root, environment, "", &mut problems);
+    Some(Parsed { root, problems })
 }
 
 /// A file's tree and what was found wrong in it so far.

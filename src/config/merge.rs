@@ -9,7 +9,7 @@ use figment::value::{Dict, Empty, Map, Tag, Value as Merged};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::problem::{Place, Problem};
-use super::schema::{Kind, Schema};
+use super::schema::Schema;
 use super::tree::{Entry, Node, Text, Value};
 
 /// One source of settings.
@@ -65,13 +65,7 @@ pub fn merge(schema: &Schema, file: &Node, environment: Option<&Node>) -> Result
 fn defaults(schema: &Schema, home: &Place) -> Node {
     let mut root = Node { place: home.clone(), value: Value::Map(Vec::new()) };
     for key in schema.keys {
-        let value = match (key.default, &key.kind) {
-            (None | Some("null"), _) => Value::Null,
-            (Some(_), Kind::List) => Value::List(Vec::new()),
-            (Some(_), Kind::Map | Kind::SectionOr(_)) => Value::Map(Vec::new()),
-            (Some(text), _) => Value::Text(Text::new(text)),
-        };
-        root.put(key.path, home, Node { place: home.clone(), value });
+        root.put(key.path, home, Node { place: home.clone(), value: key.default_value() });
     }
     root
 }
@@ -101,7 +95,12 @@ impl Origins {
             }
             Value::Map(entries) => {
                 for entry in entries {
-                    self.add(&entry.node, &key_path(path, &entry.key));
+                    let below = key_path(path, &entry.key);
+                    self.add(&entry.node, &below);
+                    if matches!(entry.node.value, Value::Map(_)) {
+                        // What is missing in a section is shown at its name.
+                        self.by_path.insert(below, (entry.key_place.clone(), None));
+                    }
                 }
             }
         }

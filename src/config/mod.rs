@@ -11,18 +11,14 @@
 //! [`tree`] in which everything knows where it was written, and the checked structs, in which everything is legal.
 //! Does not own: what the settings do.
 
-mod check_connector;
-mod check_sink;
-mod check_worker;
+mod check;
 mod connector;
 mod content;
-mod cross;
 mod environment;
 mod expand;
 mod files;
 mod load;
 mod merge;
-mod names;
 mod problem;
 mod reader;
 pub mod schema;

@@ -165,6 +165,11 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// A scalar as it is, for rules between keys.
+    pub fn peek(&self, path: &str) -> Option<&'a str> {
+        Some(self.scalar(path)?.text.as_str())
+    }
+
     /// A size without a word about it, for rules between sections; whoever owns the key reports it.
     pub fn peek_bytes(&self, path: &str) -> Option<u64> {
         parse_bytes(&self.scalar(path)?.text).ok()

@@ -31,6 +31,13 @@ struct Walk<'a> {
     reported: BTreeSet<String>,
 }
 
+/// What an unknown key is answered with.
+struct Unknown {
+    message: String,
+    /// The key that was meant; it is not missing then.
+    meant: Option<String>,
+}
+
 impl Walk<'_> {
     fn section(&mut self, mut node: Node, section: &str) -> Node {
         if let Value::Map(entries) = node.value {
@@ -46,8 +53,9 @@ impl Walk<'_> {
         let found = if key.contains('.') { Found::Nothing } else { self.schema.find(&path) };
         let node = match (found, &node.value) {
             (Found::Nothing, _) => {
-                let message = self.unknown(section, &key);
-                self.report(key_place, path, message);
+                let unknown = self.unknown(section, &key);
+                self.report(key_place, path, unknown.message);
+                self.reported.extend(unknown.meant);
                 return None;
             }
             (_, Value::Null) => return None,
@@ -84,7 +92,7 @@ impl Walk<'_> {
                 }
             },
             (Kind::List, Value::Text(text)) => {
-                format!("is a list: write [{}]", text.written.as_ref().unwrap_or(&text.text))
+                format!("is a list: write [{}]", text.shown().trim_matches('`'))
             }
             (Kind::List, Value::Map(_)) => "is a list: write [one, two]".to_owned(),
             (Kind::Map, Value::Map(entries)) => {
@@ -106,17 +114,21 @@ impl Walk<'_> {
         None
     }
 
-    fn unknown(&self, section: &str, key: &str) -> String {
+    fn unknown(&self, section: &str, key: &str) -> Unknown {
         let joined = if section.is_empty() { key.to_owned() } else { format!("{section}.{key}") };
         if key.contains('.') && !matches!(self.schema.find(&joined), Found::Nothing) {
-            let nested = key.replace('.', ": { ");
-            return format!("is not a key: write it nested, `{nested}: … {}`", "}".repeat(key.matches('.').count()));
+            let opened = key.replace('.', ": { ");
+            let closed = " }".repeat(key.matches('.').count());
+            let message = format!("is not a key: write it nested, `{opened}: …{closed}`");
+            return Unknown { message, meant: Some(joined) };
         }
         match self.schema.nearest(section, key) {
-            Some(nearest) => format!("is not a key; did you mean {nearest}?"),
+            Some(nearest) => {
+                Unknown { message: format!("is not a key; did you mean {nearest}?"), meant: Some(nearest) }
+            }
             None => {
                 let names: Vec<_> = self.schema.below(section).collect();
-                format!("is not a key; there are {}", names.join(", "))
+                Unknown { message: format!("is not a key; there are {}", names.join(", ")), meant: None }
             }
         }
     }

@@ -2,10 +2,12 @@
 //!
 //! Owns: the measure of likeness. Does not own: which words are valid.
 
+use std::cmp::Reverse;
+
 /// The candidate most like `word`, if one is near enough to be meant.
 ///
 /// Case, `-`, `.` and `_` make no difference; each wrong, missing or extra letter and each swap of neighbours counts one, and
-/// a third of the word may be wrong.
+/// a third of the word may be wrong. Of two equally near ones the one that begins alike longer was meant.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Nobody means a word of the schema by something this long, and the distance costs its square.
     const MAX_CHARS: usize = 64;
@@ -15,14 +17,20 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     }
     candidates
         .into_iter()
-        .map(|candidate| (distance(&word, &plain(candidate)), candidate))
-        .filter(|(distance, candidate)| *distance <= (word.len().max(candidate.len()) / 3).max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|candidate| (plain(candidate), candidate))
+        .map(|(letters, candidate)| (distance(&word, &letters), Reverse(alike(&word, &letters)), candidate))
+        .filter(|(distance, _, candidate)| *distance <= (word.len().max(candidate.len()) / 3).max(1))
+        .min_by_key(|(distance, alike, _)| (*distance, *alike))
+        .map(|(_, _, candidate)| candidate)
 }
 
 fn plain(word: &str) -> Vec<char> {
     word.chars().map(|char| if matches!(char, '-' | '.') { '_' } else { char.to_ascii_lowercase() }).collect()
+}
+
+/// Letters that both begin with.
+fn alike(left: &[char], right: &[char]) -> usize {
+    left.iter().zip(right).take_while(|(a, b)| a == b).count()
 }
 
 /// Edit distance with swaps of neighbours (optimal string alignment).
@@ -56,6 +64,8 @@ mod tests {
         assert_eq!(nearest("max-bytes", keys), Some("max_bytes"));
         assert_eq!(nearest("MAX.INTERVAL", keys), Some("max_interval"));
         assert_eq!(nearest("ulr", keys), Some("url"));
+        assert_eq!(nearest("1w", ["none", "1h", "1d"]), Some("1h"));
+        assert_eq!(nearest("cat", ["hat", "car"]), Some("car"));
         assert_eq!(nearest("colour", keys), None);
         assert_eq!(nearest("", keys), None);
         assert_eq!(nearest(&"x".repeat(100_000), keys), None);

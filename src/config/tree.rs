@@ -52,7 +52,14 @@ impl Text {
 pub fn show(text: &str) -> String {
     const MAX_CHARS: usize = 100;
     let safe = if text.contains('@') { SecretUrl::new(text.to_owned()).to_string() } else { text.to_owned() };
-    let mut shown: String = safe.chars().take(MAX_CHARS).flat_map(char::escape_debug).collect();
+    let mut shown = String::new();
+    for char in safe.chars().take(MAX_CHARS) {
+        match char {
+            // A pattern is shown as it was written.
+            '\\' | '\'' | '"' => shown.push(char),
+            _ => shown.extend(char.escape_debug()),
+        }
+    }
     if safe.chars().nth(MAX_CHARS).is_some() {
         shown.push('…');
     }
@@ -87,5 +94,32 @@ impl Node {
             }
         }
         self.value = Value::Map(entries);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_shown_safely() {
+        assert_eq!(show(r#"^a\d"'$"#), r#"`^a\d"'$`"#);
+        assert_eq!(show("a\u{1b}[31m\n\u{202e}"), r"`a\u{1b}[31m\n\u{202e}`");
+        assert_eq!(show("redis://u:secret@h"), "`redis://***@h`");
+        assert_eq!(show(&"ä".repeat(200)), format!("`{}…`", "ä".repeat(100)));
+    }
+
+    #[test]
+    fn put_replaces_what_is_in_the_way() {
+        let place = Place::Variable("X".to_owned());
+        let node = |value| Node { place: place.clone(), value };
+        let mut root = node(Value::Map(Vec::new()));
+        root.put("a", &place, node(Value::Text(Text::new("1"))));
+        root.put("a.b", &place, node(Value::Null));
+        root.put("a.c", &place, node(Value::Text(Text::new("2"))));
+        assert_eq!(root.at("a.b").map(|node| &node.value), Some(&Value::Null));
+        assert_eq!(root.at("a.c").map(|node| &node.value), Some(&Value::Text(Text::new("2"))));
+        assert_eq!(root.at("a.d"), None);
+        assert_eq!(root.at("a.c.d"), None);
     }
 }

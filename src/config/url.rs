@@ -234,3 +234,106 @@ pub fn is_loopback(listen: &str) -> bool {
     let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
     host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sinks() {
+        let s3 = |bucket: &str, prefix: &str| SinkUrl::S3 { bucket: bucket.to_owned(), prefix: prefix.to_owned() };
+        assert_eq!(SinkUrl::parse("s3://logs"), Ok(s3("logs", "")));
+        assert_eq!(SinkUrl::parse("s3://logs/"), Ok(s3("logs", "")));
+        assert_eq!(SinkUrl::parse("s3://logs/a/b/"), Ok(s3("logs", "a/b")));
+        assert_eq!(SinkUrl::parse("oss://logs/a").unwrap().to_string(), "oss://logs/a");
+        assert_eq!(SinkUrl::parse("file:///var/x/"), Ok(SinkUrl::File { dir: PathBuf::from("/var/x") }));
+        assert_eq!(SinkUrl::parse("file:///a b").unwrap_err(), "holds a space or a control character");
+        for (text, reason) in [
+            ("", "begins with none of"),
+            ("/var/x", "begins with none of file://, s3://, oss://"),
+            ("http://x/y", "begins with none of"),
+            ("S3://logs", "begins with none of"),
+            ("file://var/x", "three slashes"),
+            ("file://./x", "three slashes"),
+            ("file:///", "root of the file system"),
+            ("file:///a/../b", "segment `..`"),
+            ("file:///a//b", "empty segment"),
+            ("file:///a%20b", "without escapes"),
+            ("s3://", "names no bucket"),
+            ("s3:///a", "names no bucket"),
+            ("s3://ab", "3 to 63"),
+            ("s3://Logs", "lower-case"),
+            ("s3://-logs", "lower-case"),
+            ("s3://lo..gs", "`..`"),
+            ("s3://logs/a/./b", "segment `.`"),
+            ("s3://logs//a", "empty segment"),
+            ("s3://logs/_sluice", "reserved"),
+            ("s3://logs/a?x=1", "keys of their own"),
+            ("s3://key:secret@logs/a", "sink.credentials"),
+            ("s3://localhost:9000/logs", "sink.endpoint"),
+        ] {
+            let message = SinkUrl::parse(text).unwrap_err();
+            assert!(message.contains(reason), "{text}: {message}");
+            assert!(!message.contains("secret"));
+        }
+        assert!(SinkUrl::parse(&format!("s3://logs/{}", "a/".repeat(300))).is_err());
+    }
+
+    #[test]
+    fn redis_and_http_addresses() {
+        for url in [
+            "redis://localhost",
+            "redis://:pa?ss@h:6379/0",
+            "rediss://u:p@h:6380/1?timeout=1",
+            "redis-sentinel://a:26379,b:26379/mymaster/0",
+            "redis-cluster://[::1]:7000,h:7001",
+        ] {
+            // A `?` in a password must be escaped; it is the only one that fails.
+            assert_eq!(check_redis_url(url).is_ok(), !url.contains("pa?ss"), "{url}");
+        }
+        for url in ["redis://", "redis://:p@", "redis://h:x", "redis://h:6379,", "http://h", "h:6379", "redis://a b"] {
+            assert!(check_redis_url(url).is_err(), "{url}");
+        }
+        for url in ["https://s3.example.com", "http://127.0.0.1:9000", "http://[::1]:9000/minio"] {
+            assert_eq!(check_http_url(url), Ok(()), "{url}");
+        }
+        for url in ["127.0.0.1:9000", "http://", "http://u:p@h", "https://h?x", "ftp://h", "http://h:99999"] {
+            assert!(check_http_url(url).is_err(), "{url}");
+        }
+    }
+
+    #[test]
+    fn hosts_with_ports() {
+        for text in ["a:1", "10.0.0.1:9092", "[::1]:9092", "kafka_1.svc:65535"] {
+            assert_eq!(check_host_port(text), Ok(()), "{text}");
+        }
+        for text in ["a", "a:", ":1", "a:65536", "a:+1", "::1:9092", "[::x]:1", "a b:1", "PLAINTEXT://a:1", "a:1,b:2"] {
+            assert!(check_host_port(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn loopback_is_what_only_this_machine_reaches() {
+        for listen in ["127.0.0.1:1", "127.9.9.9:1", "[::1]:1", "localhost:1"] {
+            assert!(is_loopback(listen), "{listen}");
+        }
+        for listen in ["0.0.0.0:1", "[::]:1", "10.0.0.1:1", "host:1", "localhost.example:1"] {
+            assert!(!is_loopback(listen), "{listen}");
+        }
+    }
+
+    #[test]
+    fn passwords_are_never_printed() {
+        for (url, shown) in [
+            ("redis://h:6379/0", "redis://h:6379/0"),
+            ("redis://u:secret@h/0", "redis://***@h/0"),
+            ("redis://u:sec@secret/ret@h", "redis://***@h"),
+            ("u:secret@h", "***@h"),
+            ("redis://h/?password=secret", "redis://h/?***"),
+        ] {
+            let url = SecretUrl::new(url.to_owned());
+            assert_eq!(url.to_string(), shown);
+            assert_eq!(format!("{url:?}"), shown);
+        }
+    }
+}

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use super::suggest::nearest;
+use super::tree::{Text, Value};
 
 mod connector;
 mod names;
@@ -74,6 +75,18 @@ pub enum Found {
     Key(&'static Key),
     Section,
     Nothing,
+}
+
+impl Key {
+    /// The default as a raw value.
+    pub fn default_value(&self) -> Value {
+        match (self.default, &self.kind) {
+            (None | Some("null"), _) => Value::Null,
+            (Some(_), Kind::List) => Value::List(Vec::new()),
+            (Some(_), Kind::Map | Kind::SectionOr(_)) => Value::Map(Vec::new()),
+            (Some(text), _) => Value::Text(Text::new(text)),
+        }
+    }
 }
 
 impl Schema {
@@ -157,7 +170,7 @@ mod tests {
         assert_eq!(nearest("", "tasks.max").as_deref(), Some("tasks_max"));
         assert_eq!(nearest("", "max_interval").as_deref(), Some("rotate.max_interval"));
         assert_eq!(nearest("", "codec").as_deref(), Some("compression.codec"));
-        assert_eq!(nearest("", "rotation").as_deref(), Some("rotate"));
+        assert_eq!(nearest("", "Rotates").as_deref(), Some("rotate"));
         assert_eq!(nearest("", "zzzzzz"), None);
     }
 

@@ -1,4 +1,6 @@
 //! The keys of configs/worker.yaml.
+//!
+//! Owns: their paths, kinds, defaults and docs. Does not own: rules between them.
 
 use std::time::Duration;
 

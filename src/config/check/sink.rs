@@ -4,12 +4,12 @@
 
 use std::num::NonZeroUsize;
 
-use super::check_worker::{check, together};
-use super::reader::{Checked, Reader};
-use super::units::show_bytes;
-use super::url::check_http_url;
-use super::{Credentials, CredentialsFrom, Flavor, SinkConfig, SinkUrl, Sse};
+use super::{check, together};
 use crate::archive::key::KeyTemplate;
+use crate::config::reader::{Checked, Reader};
+use crate::config::units::show_bytes;
+use crate::config::url::check_http_url;
+use crate::config::{Credentials, CredentialsFrom, Flavor, SinkConfig, SinkUrl, Sse};
 
 /// Parts of one object, by S3 and OSS; some are left for a last frame that exceeds `rotate.max_bytes`.
 const MAX_PARTS: u64 = 9_000;
@@ -28,18 +28,10 @@ pub fn sink(raw: &mut Reader<'_>) -> Checked<SinkConfig> {
     let max_uploads = raw.integer("sink.max_uploads");
     let ca_file = raw.path("sink.ca_file");
     let credentials = credentials(raw);
-    if let (Some(part_bytes), Some(max_bytes)) = (part_bytes, raw.peek_bytes("rotate.max_bytes"))
-        && max_bytes / part_bytes > MAX_PARTS
-    {
-        let needed = show_bytes(max_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));
-        let message =
-            format!("is too small for rotate.max_bytes: a file has at most {MAX_PARTS} parts; write {needed} or more");
-        let shown = raw.shown("sink.part_bytes");
-        raw.problem("sink.part_bytes", format!("{shown} {message}"));
-    }
     let (url, endpoint) = (url?, endpoint?);
-    if matches!(url, SinkUrl::File { .. }) {
-        not_for_files(raw);
+    match url {
+        SinkUrl::File { .. } => not_for_files(raw),
+        SinkUrl::S3 { .. } | SinkUrl::Oss { .. } => parts(raw, part_bytes),
     }
     let flavor = flavor?.unwrap_or_else(|| default_flavor(&url, endpoint.as_deref()));
     if matches!(url, SinkUrl::Oss { .. }) && flavor != Flavor::Oss {
@@ -111,6 +103,19 @@ fn default_flavor(url: &SinkUrl, endpoint: Option<&str>) -> Flavor {
         SinkUrl::S3 { .. } if domain(".aliyuncs.com") => Flavor::Oss,
         SinkUrl::S3 { .. } if endpoint.is_none() || domain(".amazonaws.com") => Flavor::Aws,
         SinkUrl::S3 { .. } => Flavor::Generic,
+    }
+}
+
+/// A full file must not have more parts than a store takes.
+fn parts(raw: &mut Reader<'_>, part_bytes: Checked<u64>) {
+    if let (Some(part_bytes), Some(max_bytes)) = (part_bytes, raw.peek_bytes("rotate.max_bytes"))
+        && max_bytes / part_bytes > MAX_PARTS
+    {
+        let needed = show_bytes(max_bytes.div_ceil(MAX_PARTS).next_multiple_of(1 << 20));
+        let message =
+            format!("is too small for rotate.max_bytes: a file has at most {MAX_PARTS} parts; write {needed} or more");
+        let shown = raw.shown("sink.part_bytes");
+        raw.problem("sink.part_bytes", format!("{shown} {message}"));
     }
 }
 

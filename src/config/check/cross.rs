@@ -4,10 +4,9 @@
 
 use std::path::Path;
 
-use super::check_worker::overlap;
-use super::problem::{Place, Problem};
-use super::units::show_bytes;
-use super::{ConnectorConfig, Flavor, SinkUrl, WorkerConfig};
+use crate::config::problem::{Place, Problem};
+use crate::config::units::show_bytes;
+use crate::config::{ConnectorConfig, Flavor, SinkUrl, WorkerConfig};
 
 /// What one connector shows to the others.
 #[derive(Debug)]
@@ -94,4 +93,28 @@ pub fn worker(worker: &WorkerConfig, members: &[Member<'_>]) -> (Vec<Problem>, V
         }
     }
     (problems, warnings)
+}
+
+/// Whether a directory lies in another or is the same.
+fn overlap(left: &Path, right: &Path) -> bool {
+    left.starts_with(right) || right.starts_with(left)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn overlaps(left: &str, right: &str) -> bool {
+        overlap(Path::new(left), Path::new(right))
+    }
+
+    #[test]
+    fn prefixes_nest_by_segments_not_by_letters() {
+        assert!(overlaps("a", "a"));
+        assert!(overlaps("a", "a/b"));
+        assert!(overlaps("a/b", "a"));
+        assert!(overlaps("", "a"));
+        assert!(!overlaps("a", "ab"));
+        assert!(!overlaps("a/b", "a/c"));
+    }
 }
