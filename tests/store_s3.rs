@@ -1,4 +1,6 @@
 //! The S3 store on the wire: against a server in this process that plays S3 and OSS, and against MinIO.
+#![allow(clippy::unwrap_used, reason = "this is test code, also outside of a test's own function")]
+#![allow(clippy::print_stdout, reason = "a test that does not run says why")]
 
 mod support;
 
@@ -60,6 +62,8 @@ async fn keeps_the_contract(flavor: Flavor, play: Play) {
     let virtual_host = matches!(flavor, Flavor::Oss | Flavor::Aws);
     assert!(seen.iter().all(|request| request.virtual_host == virtual_host));
     assert!(seen.iter().any(|request| request.is_part()) && seen.iter().any(|request| request.is_complete()));
+    let mut ranged = seen.iter().filter(|request| request.header("range").is_some());
+    assert!(ranged.all(|request| request.header("x-oss-range-behavior").is_some() == (flavor == Flavor::Oss)));
     let md5 = matches!(flavor, Flavor::Oss | Flavor::Generic);
     for put in seen.iter().filter(|request| request.method == Method::PUT) {
         assert_eq!((put.header("content-md5").is_some(), put.header("x-amz-checksum-crc32c").is_some()), (md5, !md5));
@@ -126,7 +130,7 @@ fn misery(seed: u64, percent: u64) -> impl FnMut(&support::s3_server::Seen) -> F
             3 => Fate::Refused(429, "QpsLimitExceeded", None),
             4 => Fate::Refused(409, "ConditionalRequestConflict", None),
             5 => Fate::Reset,
-            6 if roll % 3 == 0 => Fate::Hang,
+            6 if roll.is_multiple_of(3) => Fate::Hang,
             6 | 7 => Fate::ErrorIn200,
             _ => Fate::LostAnswer,
         }

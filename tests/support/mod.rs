@@ -1,5 +1,6 @@
 //! What several integration tests share.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its share")]
+#![allow(clippy::unwrap_used, reason = "this is test code, though not in a test's own function")]
 
 pub mod s3_server;
 

@@ -383,7 +383,7 @@ fn etag_of(parts: &[&[u8]], oss: bool) -> String {
     let text = match parts {
         [whole] => hex(&Md5::digest(whole)),
         parts => {
-            let all: Vec<u8> = parts.iter().flat_map(|part| Md5::digest(part)).collect();
+            let all: Vec<u8> = parts.iter().flat_map(Md5::digest).collect();
             format!("{}-{}", hex(&Md5::digest(&all)), parts.len())
         }
     };

@@ -7,6 +7,7 @@
 mod client;
 mod dialect;
 mod errors;
+mod piece;
 mod upload;
 
 use std::sync::Arc;

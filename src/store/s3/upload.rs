@@ -1,26 +1,21 @@
 //! Writing an object: one PUT, or a multipart upload above the size of a part.
 //!
-//! Owns: create-only writes, parts and their retries, checksums, giving up.
-//! Does not own: deciding whether an existing object is ours (the caller compares the intent id).
+//! Owns: create-only writes, parts and their retries, giving up.
+//! Does not own: reading the content (`piece`), deciding whether an existing object is ours (the caller compares the intent id).
 //!
-//! File content is streamed from the disk part by part, never held. Each part's checksum is computed before it is sent, in
-//! a pass of its own over the page cache, and travels as a signed header: no aws-chunked body, and the store refuses what
-//! arrives changed. A multipart upload that is given up, or whose caller goes away, is aborted; if that fails too (kill -9), its
+//! A multipart upload that is given up, or whose caller goes away, is aborted; if that fails too (kill -9), its
 //! parts stay until the bucket's lifecycle rule for incomplete uploads removes them.
 
-use std::io::{self, Read, Seek, SeekFrom};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aws_sdk_s3::config::http::HttpRequest;
-use aws_sdk_s3::primitives::{ByteStream, Length};
+use aws_sdk_s3::primitives::ByteStream;
 use aws_sdk_s3::types::{ChecksumAlgorithm, CompletedMultipartUpload, CompletedPart};
-use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use md5::{Digest, Md5};
 
 use super::dialect::{Checksum, Headers, is_header_text};
 use super::errors::Answer;
+use super::piece::{Piece, check_file};
 use super::{Inner, SdkError};
 use crate::store::retry::Backoff;
 use crate::store::{Body, Created, Fault, StoreError};
@@ -32,86 +27,12 @@ pub(super) const MAX_PART_BYTES: u64 = 5 << 30;
 const MAX_PARTS: u64 = 10_000;
 /// Parts of one object that are sent at once; `max_uploads` limits them over all objects.
 const PARTS_AT_ONCE: usize = 4;
-const READ_BYTES: usize = 256 << 10;
 
 pub(super) fn set_headers(request: &mut HttpRequest, headers: &Headers) {
     for (name, value) in headers {
         // Values were checked to be plain text.
         let _ = request.headers_mut().try_insert(*name, value.clone());
     }
-}
-
-/// A stretch of a body.
-#[derive(Clone, Debug)]
-enum Piece {
-    Bytes(Bytes),
-    File { path: PathBuf, offset: u64, len: u64 },
-}
-
-impl Piece {
-    fn of(body: &Body, offset: u64, len: u64) -> Self {
-        match body {
-            // Both lie within the body.
-            Body::Bytes(bytes) => Self::Bytes(bytes.slice(offset as usize..(offset + len) as usize)),
-            Body::File { path, .. } => Self::File { path: path.clone(), offset, len },
-        }
-    }
-
-    fn len(&self) -> u64 {
-        match self {
-            Self::Bytes(bytes) => bytes.len() as u64,
-            Self::File { len, .. } => *len,
-        }
-    }
-
-    async fn checksum(&self, kind: Checksum) -> io::Result<String> {
-        match self.clone() {
-            Self::Bytes(bytes) => digest(kind, &mut &bytes[..], bytes.len() as u64),
-            Self::File { path, offset, len } => {
-                let work = move || {
-                    let mut file = std::fs::File::open(path)?;
-                    file.seek(SeekFrom::Start(offset))?;
-                    digest(kind, &mut file, len)
-                };
-                tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-            }
-        }
-    }
-
-    async fn stream(&self) -> Result<ByteStream, String> {
-        match self {
-            Self::Bytes(bytes) => Ok(ByteStream::from(bytes.clone())),
-            Self::File { path, offset, len } => {
-                let file = ByteStream::read_from().path(path).offset(*offset).length(Length::Exact(*len));
-                file.buffer_size(READ_BYTES).build().await.map_err(|e| e.to_string())
-            }
-        }
-    }
-}
-
-/// The checksum of the next `len` bytes in base64, as its header wants it.
-fn digest(kind: Checksum, input: &mut impl Read, len: u64) -> io::Result<String> {
-    let mut input = input.take(len);
-    let mut buffer = vec![0; READ_BYTES];
-    let (mut crc, mut md5, mut seen) = (0, Md5::new(), 0);
-    loop {
-        let n = input.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        match kind {
-            Checksum::Crc32c => crc = crc32c::crc32c_append(crc, &buffer[..n]),
-            Checksum::Md5 => md5.update(&buffer[..n]),
-        }
-        seen += n as u64;
-    }
-    if seen < len {
-        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{seen} of {len} bytes are there")));
-    }
-    Ok(aws_smithy_types::base64::encode(match kind {
-        Checksum::Crc32c => crc.to_be_bytes().to_vec(),
-        Checksum::Md5 => md5.finalize().to_vec(),
-    }))
 }
 
 pub(super) async fn create(
@@ -132,14 +53,6 @@ pub(super) async fn create(
     let attributes = store.dialect.attributes(key, intent_id);
     let write = Write { store, key, full, body };
     if body.len() <= store.part_bytes { write.put(attributes).await } else { write.multipart(attributes).await }
-}
-
-async fn check_file(path: &Path, len: u64) -> Result<(), String> {
-    match tokio::fs::metadata(path).await {
-        Ok(meta) if meta.is_file() && meta.len() == len => Ok(()),
-        Ok(meta) => Err(format!("{} has {} bytes, {len} were announced", path.display(), meta.len())),
-        Err(e) => Err(format!("{}: {e}", path.display())),
-    }
 }
 
 /// One object on its way.
