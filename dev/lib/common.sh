@@ -6,9 +6,10 @@
 
 REPO_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 SLUICE_DEV_DIR=${SLUICE_DEV_DIR:-${XDG_CACHE_HOME:-${HOME:?HOME is not set}/.cache}/sluice-dev}
-DEFAULT_RUN_DIR=$SLUICE_DEV_DIR/run/default
+export DEFAULT_RUN_DIR=$SLUICE_DEV_DIR/run/default
 mkdir -p "$SLUICE_DEV_DIR/bin" "$SLUICE_DEV_DIR/run"
 export SLUICE_DEV_DIR
+export CARGO_TARGET_DIR=${CARGO_TARGET_DIR:-$REPO_DIR/target}
 
 say() { printf '%s\n' "$*" >&2; }
 die() {

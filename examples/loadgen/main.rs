@@ -10,6 +10,7 @@
 mod records;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -50,7 +51,7 @@ struct Options {
     zipf: f64,
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// First number of the records' `seq`, to add to a topic that holds records already
+    /// First number of the records' `seq`, to add to a topic that holds records already; a multiple of --partitions
     #[arg(long, default_value_t = 0)]
     first_seq: u64,
     /// Records per second; without it as fast as possible
@@ -67,6 +68,9 @@ struct Options {
     /// none | gzip | lz4 | snappy | zstd
     #[arg(long, default_value = "lz4", value_parser = compression)]
     compression: Compression,
+    /// Write what was produced to this file, for dev/verify-archive
+    #[arg(long)]
+    manifest: Option<PathBuf>,
     /// Also write the app id into the record's key
     #[arg(long)]
     key: bool,
@@ -92,6 +96,8 @@ struct Run {
     plan: Plan,
     started: Instant,
     bytes: AtomicU64,
+    /// Sum of the CRC-32 of each value.
+    crc_sum: AtomicU64,
 }
 
 #[tokio::main]
@@ -109,6 +115,9 @@ async fn produce(options: Options) -> Result<(), Failure> {
     if options.partitions == 0 || options.apps == 0 || options.batch_records == 0 {
         return Err("partitions, apps and batch records start at 1".into());
     }
+    if !options.first_seq.is_multiple_of(options.partitions) {
+        return Err("the first seq must be a multiple of the partitions".into());
+    }
     let bootstrap = options.bootstrap.clone().or_else(|| std::env::var("SLUICE_TEST_KAFKA").ok());
     let bootstrap = bootstrap.ok_or("name the brokers with --bootstrap or SLUICE_TEST_KAFKA")?;
     let brokers = bootstrap.split(',').map(str::to_owned).collect();
@@ -123,7 +132,8 @@ async fn produce(options: Options) -> Result<(), Failure> {
     }
     let before = end_offsets(&clients).await?;
 
-    let run = Arc::new(Run { options, plan, started: Instant::now(), bytes: AtomicU64::new(0) });
+    let run =
+        Arc::new(Run { options, plan, started: Instant::now(), bytes: AtomicU64::new(0), crc_sum: AtomicU64::new(0) });
     let mut senders = tokio::task::JoinSet::new();
     for (partition, client) in (0..).zip(&clients) {
         senders.spawn(fill(Arc::clone(&run), partition, Arc::clone(client)));
@@ -146,6 +156,19 @@ async fn produce(options: Options) -> Result<(), Failure> {
     if stored != i64::try_from(wanted)? {
         // This producer is not idempotent: a request whose answer was lost is sent twice.
         return Err(format!("the topic grew by {stored} records instead of {wanted}: a request was repeated").into());
+    }
+    if let Some(file) = &run.options.manifest {
+        let manifest = serde_json::json!({
+            "topic": run.options.topic,
+            "records": wanted,
+            "first_seq": run.options.first_seq,
+            "partitions": run.options.partitions,
+            "apps": run.options.apps,
+            "bytes": bytes,
+            "crc_sum": run.crc_sum.load(Ordering::Relaxed),
+            "seconds": seconds,
+        });
+        std::fs::write(file, format!("{manifest:#}\n"))?;
     }
     Ok(())
 }
@@ -207,6 +230,7 @@ impl Run {
         let mut text = String::new();
         let mut last = i64::MIN;
         let mut bytes = 0;
+        let mut crc_sum = 0;
         let records = (from..from + count).map(|nth| {
             let seq = self.plan.seq(partition, nth);
             let millis = match self.options.start_time {
@@ -223,6 +247,9 @@ impl Run {
             let mut value = Vec::with_capacity(320);
             let app = self.plan.write(&mut value, seq, &text);
             bytes += value.len() as u64;
+            let mut crc = flate2::Crc::new();
+            crc.update(&value);
+            crc_sum += u64::from(crc.sum());
             Record {
                 key: self.options.key.then(|| app.as_bytes().to_vec()),
                 headers: match &self.options.header {
@@ -235,6 +262,7 @@ impl Run {
         });
         let records = records.collect();
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.crc_sum.fetch_add(crc_sum, Ordering::Relaxed);
         records
     }
 }

@@ -1,0 +1,33 @@
+# The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
+# (default ~/.cache/sluice-dev). docs/development.md says more.
+
+.PHONY: help build demo test bench check advisories services stop
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+build: ## the release binary
+	cargo build --release --locked
+
+demo: ## archive this machine's own logs through a real Kafka (STORE=file|minio)
+	dev/demo
+
+test: ## unit, property and integration tests against real Kafka, MinIO and Redis (ARGS=.. for cargo test)
+	dev/test $(ARGS)
+
+bench: ## 1 GB of logs through a real Kafka: CPU, memory, objects (APPS=200, STORE=file|minio)
+	dev/bench
+
+check: ## formatting, lints, dependencies' licences and sources
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	dev/deny check
+
+advisories: ## known vulnerabilities of the dependencies; needs the network
+	dev/deny advisories
+
+services: ## start Kafka, MinIO and Redis and leave them running
+	@dev/services start
+
+stop: ## stop what `make services` started
+	@dev/services stop

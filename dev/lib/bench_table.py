@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Prints one table of the runs of dev/bench.
+
+usage: bench_table.py DIR..     each with run.json (settings), load.json (loadgen), cost.json (measure), verdict.json
+"""
+
+import json
+import os
+import sys
+
+HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "peak RSS MB", "objects", "GB stored", "dup/lost", "exact")
+
+
+def row(folder):
+    parts = []
+    for name in "run", "load", "cost", "verdict":
+        with open(os.path.join(folder, name + ".json"), encoding="utf-8") as file:
+            parts.append(json.load(file))
+    run, load, cost, verdict = parts
+    gigabytes = load["bytes"] / 1e9
+    cpu = cost["user_seconds"] + cost["system_seconds"]
+    return (
+        f"{load['apps']:,}",
+        run["store"],
+        run["codec"],
+        f"{gigabytes:.2f}",
+        f"{cost['wall_seconds']:.1f}",
+        f"{load['bytes'] / 1e6 / cost['wall_seconds']:.0f}",
+        f"{cpu:.1f}",
+        f"{cpu / gigabytes:.2f}",
+        f"{cost['peak_rss_bytes'] / 1e6:.0f}",
+        f"{verdict['objects']:,}",
+        f"{verdict['bytes_stored'] / 1e9:.2f}",
+        f"{verdict['duplicates']:,}/{verdict['lost']:,}",
+        "NO" if verdict["problems"] else "yes",
+    )
+
+
+def main(folders):
+    rows = [HEAD, tuple("-" * len(name) for name in HEAD), *map(row, folders)]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    for cells in rows:
+        fill = "-" if cells is rows[1] else " "
+        print("| " + " | ".join(cell.rjust(width, fill) for cell, width in zip(cells, widths)) + " |")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,33 @@
+#!/usr/bin/env python3
+"""Runs a command and writes what it cost as JSON: wall, CPU seconds, peak memory, exit status.
+
+usage: measure.py OUTPUT COMMAND [ARGS..]
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+
+
+def main(output, command):
+    started = time.monotonic()
+    child = subprocess.Popen(command)
+    _, status, usage = os.wait4(child.pid, 0)
+    cost = {
+        "wall_seconds": round(time.monotonic() - started, 3),
+        "user_seconds": usage.ru_utime,
+        "system_seconds": usage.ru_stime,
+        # Linux counts in KiB, macOS in bytes.
+        "peak_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+    }
+    with open(output, "w", encoding="utf-8") as file:
+        json.dump(cost, file)
+    return os.waitstatus_to_exitcode(status)
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 3:
+        sys.exit(__doc__)
+    sys.exit(abs(main(sys.argv[1], sys.argv[2:])))
