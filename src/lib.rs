@@ -14,6 +14,7 @@
 pub mod api;
 pub mod archive;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod kafka;
 pub mod ledger;

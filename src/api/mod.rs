@@ -1,1 +1,6 @@
-//! To come.
+//! What a running worker shows: metrics, health, status.
+//!
+//! Owns: HTTP, the names of metrics. Does not own: what is shown (the tasks' reports).
+
+pub mod http;
+pub mod metrics;

@@ -1,1 +1,186 @@
-//! To come.
+//! One frame in the making: formatted records of a lane, and what the index will say of them.
+//!
+//! Owns: the bytes of records as they will lie in the file, the record table.
+//! Does not own: compression contexts ([`super::codec`]), where the frame lies in its file ([`super::index`]).
+
+use super::codec::{CodecError, Encoder};
+use super::digest::offset_hash;
+use super::format::{Format, write_record};
+use super::varint::{write_signed, write_unsigned};
+use crate::record::Record;
+
+/// Records of one lane that wait to be compressed together, in the order of their arrival.
+#[derive(Debug, Default)]
+pub struct FrameBuffer {
+    data: Vec<u8>,
+    table: Vec<u8>,
+    runs: Vec<Run>,
+    sum: u128,
+    times: Option<(i64, i64)>,
+}
+
+/// Consecutive records of one partition.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    partition: i32,
+    data_start: usize,
+    table_start: usize,
+    count: u64,
+    first_offset: i64,
+    last_offset: i64,
+    first_timestamp_ms: i64,
+    last_timestamp_ms: i64,
+}
+
+/// What a frame holds of one partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FramePartition {
+    pub partition: i32,
+    pub first: i64,
+    pub last: i64,
+    pub count: u64,
+}
+
+/// A compressed frame, described.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrameMeta {
+    pub raw_len: u64,
+    pub stored_len: u64,
+    /// CRC-32C of the stored bytes.
+    pub crc: u32,
+    /// Event times of the records, milliseconds since the Unix epoch.
+    pub min_time_ms: i64,
+    pub max_time_ms: i64,
+    /// Ascending, each partition once.
+    pub partitions: Vec<FramePartition>,
+    /// Wrapping sum of the records' offset hashes.
+    pub sum: u128,
+    /// Before compression.
+    pub table_raw_len: u64,
+    /// The record table as stored: an lz4 block, or as it is where that would not be shorter.
+    pub table: Vec<u8>,
+}
+
+impl FrameBuffer {
+    /// Bytes of the formatted records.
+    pub fn len(&self) -> usize {
+        self.data.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.runs.is_empty()
+    }
+
+    /// Bytes of memory held.
+    pub fn memory_bytes(&self) -> usize {
+        self.data.capacity() + self.table.capacity() + self.runs.capacity() * size_of::<Run>()
+    }
+
+    /// Adds a record; `time_ms` is its event time. Offsets of a partition must ascend.
+    pub fn push(&mut self, format: Format, topic: &str, topic_seed: u64, record: &Record<'_>, time_ms: i64) {
+        let start = self.data.len();
+        write_record(format, topic, record, &mut self.data);
+        self.sum = self.sum.wrapping_add(offset_hash(topic_seed, record.partition, record.offset));
+        self.times = Some(self.times.map_or((time_ms, time_ms), |(min, max)| (min.min(time_ms), max.max(time_ms))));
+        let extra = match (format, record.value) {
+            (Format::Json, _) => None,
+            (Format::Raw, None) => Some(0),
+            (Format::Raw, Some(value)) => memchr::memchr(b'\n', value).map(|_| value.len() as u64 + 1),
+        };
+        let (gap, timestamp_delta) = match self.runs.last_mut() {
+            Some(run) if run.partition == record.partition => {
+                let gap = record.offset.wrapping_sub(run.last_offset).wrapping_sub(1).cast_unsigned();
+                let delta = record.timestamp_ms.wrapping_sub(run.last_timestamp_ms);
+                run.count += 1;
+                run.last_offset = record.offset;
+                run.last_timestamp_ms = record.timestamp_ms;
+                (gap, delta)
+            }
+            _ => {
+                self.runs.push(Run {
+                    partition: record.partition,
+                    data_start: start,
+                    table_start: self.table.len(),
+                    count: 1,
+                    first_offset: record.offset,
+                    last_offset: record.offset,
+                    first_timestamp_ms: record.timestamp_ms,
+                    last_timestamp_ms: record.timestamp_ms,
+                });
+                (0, 0)
+            }
+        };
+        write_unsigned(&mut self.table, gap << 1 | u64::from(extra.is_some()));
+        write_signed(&mut self.table, timestamp_delta);
+        if let Some(extra) = extra {
+            write_unsigned(&mut self.table, extra);
+        }
+    }
+
+    /// Compresses the records as one frame, ordered by partition, then offset, and appends it to `out`.
+    ///
+    /// # Errors
+    /// [`CodecError`]: the codec failed; nothing usable was appended.
+    pub fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) -> Result<FrameMeta, CodecError> {
+        let mut order: Vec<usize> = (0..self.runs.len()).collect();
+        order.sort_by_key(|&index| self.runs[index].partition);
+        let pieces: Vec<&[u8]> = order.iter().map(|&index| self.data_of(index)).collect();
+        let start = out.len();
+        encoder.encode(&pieces, out)?;
+        let stored = &out[start..];
+        let table = self.ordered_table(&order);
+        let compressed = lz4_flex::block::compress(&table);
+        let (min_time_ms, max_time_ms) = self.times.unwrap_or_default();
+        Ok(FrameMeta {
+            raw_len: self.data.len() as u64,
+            stored_len: stored.len() as u64,
+            crc: crc32c::crc32c(stored),
+            min_time_ms,
+            max_time_ms,
+            partitions: self.partitions(&order),
+            sum: self.sum,
+            table_raw_len: table.len() as u64,
+            table: if compressed.len() < table.len() { compressed } else { table },
+        })
+    }
+
+    fn data_of(&self, index: usize) -> &[u8] {
+        let end = self.runs.get(index + 1).map_or(self.data.len(), |next| next.data_start);
+        &self.data[self.runs[index].data_start..end]
+    }
+
+    fn ordered_table(&self, order: &[usize]) -> Vec<u8> {
+        let mut table = Vec::with_capacity(self.table.len() + order.len() * 16);
+        write_unsigned(&mut table, order.len() as u64);
+        for &index in order {
+            let run = &self.runs[index];
+            write_signed(&mut table, i64::from(run.partition));
+            write_unsigned(&mut table, run.count);
+            write_signed(&mut table, run.first_offset);
+            write_signed(&mut table, run.first_timestamp_ms);
+            let end = self.runs.get(index + 1).map_or(self.table.len(), |next| next.table_start);
+            table.extend_from_slice(&self.table[run.table_start..end]);
+        }
+        table
+    }
+
+    fn partitions(&self, order: &[usize]) -> Vec<FramePartition> {
+        let mut partitions: Vec<FramePartition> = Vec::new();
+        for &index in order {
+            let run = &self.runs[index];
+            match partitions.last_mut() {
+                Some(known) if known.partition == run.partition => {
+                    known.last = run.last_offset;
+                    known.count += run.count;
+                }
+                _ => partitions.push(FramePartition {
+                    partition: run.partition,
+                    first: run.first_offset,
+                    last: run.last_offset,
+                    count: run.count,
+                }),
+            }
+        }
+        partitions
+    }
+}

@@ -11,3 +11,4 @@ pub mod format;
 pub mod frame;
 pub mod index;
 pub mod key;
+pub mod varint;

@@ -13,8 +13,10 @@ pub mod contract;
 pub mod faults;
 pub mod local;
 pub mod memory;
+pub mod observed;
 pub mod probe;
 pub mod retry;
+pub mod retrying;
 pub mod s3;
 
 use std::path::PathBuf;

@@ -25,7 +25,7 @@ pub fn sink(dir: &Path, flavor: Flavor, endpoint: &str, bucket: &str, keys: (&st
     std::fs::write(&secret_file, keys.1).unwrap();
     SinkConfig {
         url: SinkUrl::S3 { bucket: bucket.to_owned(), prefix: "pre/fix".to_owned() },
-        key: KeyTemplate,
+        key: KeyTemplate::default(),
         endpoint: Some(endpoint.to_owned()),
         region: Some("us-east-1".to_owned()),
         flavor,

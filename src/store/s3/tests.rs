@@ -7,7 +7,7 @@ use crate::config::{Credentials, CredentialsFrom, Flavor, Sse};
 pub(super) fn sink(flavor: Flavor, endpoint: Option<&str>) -> SinkConfig {
     SinkConfig {
         url: SinkUrl::S3 { bucket: "logs".to_owned(), prefix: "prod".to_owned() },
-        key: KeyTemplate,
+        key: KeyTemplate::default(),
         endpoint: endpoint.map(ToOwned::to_owned),
         region: None,
         flavor,

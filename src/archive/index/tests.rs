@@ -1,0 +1,217 @@
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use super::*;
+use crate::archive::codec::{Encoder, decode_frame};
+use crate::archive::digest::topic_seed;
+use crate::archive::frame::FrameBuffer;
+use crate::record::{Headers, Record};
+
+const CODECS: [Codec; 4] = [Codec::Lz4, Codec::Zstd, Codec::Gzip, Codec::None];
+
+fn facts(codec: Codec) -> FileFacts {
+    FileFacts {
+        connector: "app-logs".to_owned(),
+        cluster_id: Some("c".to_owned()),
+        topic: "applogs".to_owned(),
+        topic_id: None,
+        incarnation: 0,
+        app: "payments".to_owned(),
+        bucket_start_secs: None,
+        intent_id: "0".repeat(32),
+        digests: BTreeMap::new(),
+        log_number: 3,
+        settings_hash: "1".repeat(32),
+        lows: [(0, 5)].into(),
+        format: Format::Raw,
+        codec,
+        skipped: Vec::new(),
+    }
+}
+
+fn value(partition: i32, offset: i64) -> Option<Vec<u8>> {
+    match offset % 7 {
+        3 => None,
+        5 => Some(format!("two\nlines {offset}").into_bytes()),
+        _ => Some(format!("partition {partition} offset {offset} says the same again and again").into_bytes()),
+    }
+}
+
+/// A file of several frames with records of two partitions in turn: data, then its tail or sidecar, and all records as read.
+fn file(codec: Codec, frames: i64, records: i64) -> (Vec<u8>, Vec<u8>, Vec<u8>) {
+    let mut encoder = Encoder::new(codec, None).unwrap();
+    let (mut data, mut entries, mut plain) = (Vec::new(), Vec::new(), Vec::new());
+    for frame in 0..frames {
+        let mut buffer = FrameBuffer::default();
+        let mut by_partition = [Vec::new(), Vec::new()];
+        for offset in frame * records..(frame + 1) * records {
+            for partition in [1, 0] {
+                let value = value(partition, offset);
+                let record = Record {
+                    partition,
+                    offset: offset * 3,
+                    timestamp_ms: 1_795_317_125_000 + offset,
+                    key: None,
+                    value: value.as_deref(),
+                    headers: Headers::default(),
+                };
+                buffer.push(Format::Raw, "applogs", topic_seed("applogs"), &record, record.timestamp_ms);
+                let line = &mut by_partition[usize::try_from(partition).unwrap()];
+                line.extend_from_slice(value.as_deref().unwrap_or_default());
+                line.push(b'\n');
+            }
+        }
+        plain.extend(by_partition.concat());
+        let offset = data.len() as u64;
+        let meta = buffer.encode(&mut encoder, &mut data).unwrap();
+        append_frame(&mut entries, offset, &meta);
+    }
+    let mut tail = Vec::new();
+    write_tail(codec, &facts(codec), &entries, data.len() as u64, &mut tail).unwrap();
+    (data, tail, plain)
+}
+
+fn index_file(codec: Codec, data: &[u8], tail: &[u8]) -> Vec<u8> {
+    if codec == Codec::None { tail.to_vec() } else { [data, tail].concat() }
+}
+
+fn read(codec: Codec, file: &[u8]) -> Result<Index, IndexError> {
+    let mut len = 100.min(file.len());
+    loop {
+        match read_index(codec, file.len() as u64, &file[file.len() - len..])? {
+            IndexRead::Index(index) => return Ok(*index),
+            IndexRead::NeedMore { len: more } => {
+                let more = usize::try_from(more).unwrap();
+                assert!(more > len && more <= file.len(), "asks for {more} of {} after {len}", file.len());
+                len = more;
+            }
+        }
+    }
+}
+
+#[test]
+fn what_was_written_is_read_back_record_by_record() {
+    for codec in CODECS {
+        let (data, tail, plain) = file(codec, 40, 500);
+        let file = index_file(codec, &data, &tail);
+        let index = read(codec, &file).unwrap();
+        assert_eq!(index.facts, facts(codec));
+        assert_eq!(index.frames.len(), 40);
+        let mut text = Vec::new();
+        for (number, frame) in (0..).zip(&index.frames) {
+            let at = usize::try_from(frame.offset).unwrap();
+            let stored = &data[at..at + usize::try_from(frame.stored_len).unwrap()];
+            let raw = decode_frame(codec, stored, usize::try_from(frame.raw_len).unwrap()).unwrap();
+            let table: Vec<u8> = index
+                .table_ranges(frame)
+                .into_iter()
+                .flat_map(|range| {
+                    file[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec()
+                })
+                .collect();
+            let records = read_record_table(frame, &table).unwrap();
+            check_records(number, &records, &raw);
+            text.extend(raw);
+        }
+        assert!(text == plain, "{codec:?}");
+    }
+}
+
+fn check_records(frame: i64, records: &[RecordEntry], raw: &[u8]) {
+    let mut rest = raw;
+    let expected = [0, 1].into_iter().flat_map(|p| (frame * 500..(frame + 1) * 500).map(move |offset| (p, offset)));
+    for (record, (partition, offset)) in records.iter().zip(expected) {
+        assert_eq!((record.partition, record.offset), (partition, offset * 3));
+        assert_eq!(record.timestamp_ms, 1_795_317_125_000 + offset);
+        let len = match record.value {
+            ValueLen::Line => rest.iter().position(|&byte| byte == b'\n').unwrap(),
+            ValueLen::Bytes(len) => usize::try_from(len).unwrap(),
+            ValueLen::Null => 0,
+        };
+        let found = (record.value != ValueLen::Null).then(|| rest[..len].to_vec());
+        assert_eq!(found, value(partition, offset));
+        rest = &rest[len + 1..];
+    }
+    assert!(rest.is_empty());
+}
+
+#[test]
+fn ordinary_tools_see_the_records_and_nothing_else() {
+    for (codec, tool, args) in
+        [(Codec::Lz4, "lz4", ["-dc"].as_slice()), (Codec::Zstd, "zstd", &["-dc"]), (Codec::Gzip, "gzip", &["-dc"])]
+    {
+        // More than one gzip member of index.
+        let (data, tail, plain) = file(codec, 60, 1500);
+        let mut child =
+            Command::new(tool).args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap_or_else(
+                |error| panic!("this test needs the {tool} tool (Debian: apt install {tool}): {error}"),
+            );
+        let mut stdin = child.stdin.take().unwrap();
+        let writer = std::thread::spawn(move || stdin.write_all(&[data, tail].concat()));
+        let output = child.wait_with_output().unwrap();
+        writer.join().unwrap().unwrap();
+        assert!(output.status.success(), "{tool}");
+        assert!(output.stdout == plain, "{tool} reads something else");
+    }
+}
+
+#[test]
+fn every_cut_and_every_flipped_byte_is_noticed_or_harmless() {
+    for codec in CODECS {
+        let (data, tail, _) = file(codec, 2, 20);
+        let whole = index_file(codec, &data, &tail);
+        let good = read(codec, &whole).unwrap();
+        for end in 0..whole.len() {
+            assert!(read(codec, &whole[..end]).is_err(), "{codec:?} cut at {end}");
+        }
+        for at in 0..whole.len() {
+            let mut changed = whole.clone();
+            changed[at] ^= 0x55;
+            // What is outside the frame table (frames, tables, wrapping) has checksums of its own, or says nothing.
+            if let Ok(index) = read(codec, &changed) {
+                assert_eq!(index, good, "{codec:?} changed at {at}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_frame_table_and_record_tables_stay_small() {
+    let mut encoder = Encoder::new(Codec::Lz4, None).unwrap();
+    let (mut data, mut entries) = (Vec::new(), Vec::new());
+    let mut records = 0u64;
+    let mut tables = 0;
+    // 4,000 records a frame of one app among 200 over 8 partitions: gaps of about 200.
+    for frame in 0..20i64 {
+        let mut buffer = FrameBuffer::default();
+        for record in 0..4000i64 {
+            let at = frame * 4000 + record;
+            let noise = at.wrapping_mul(0x9E37_79B9_7F4A_7C15_u64.cast_signed()).unsigned_abs();
+            let more = noise.wrapping_mul(0xD6E8_FEB8_6659_FD93);
+            let text = format!(
+                "{{\"app_id\":\"a\",\"n\":{at},\"trace\":\"{noise:016x}{more:016x}\",\"msg\":\"{}\"}}",
+                "m".repeat(180)
+            );
+            let record = Record {
+                partition: i32::try_from(record / 500).unwrap(),
+                offset: at * 200 + i64::try_from(noise % 150).unwrap(),
+                timestamp_ms: 1_795_317_125_000 + at * 3,
+                key: None,
+                value: Some(text.as_bytes()),
+                headers: Headers::default(),
+            };
+            buffer.push(Format::Raw, "applogs", 1, &record, record.timestamp_ms);
+            records += 1;
+        }
+        let offset = data.len() as u64;
+        let meta = buffer.encode(&mut encoder, &mut data).unwrap();
+        tables += meta.table.len() as u64;
+        append_frame(&mut entries, offset, &meta);
+    }
+    let mut tail = Vec::new();
+    write_tail(Codec::Lz4, &facts(Codec::Lz4), &entries, data.len() as u64, &mut tail).unwrap();
+    let frame_table = tail.len() as u64 - tables;
+    assert!(tables <= 4 * records, "{tables} bytes of tables for {records} records");
+    // 0.1 % of the file, beside the facts, which a file has once.
+    assert!(frame_table * 1000 <= data.len() as u64 + 400_000, "{frame_table} bytes for {}", data.len());
+}

@@ -1,0 +1,240 @@
+use super::*;
+use crate::archive::digest::ContentDigest;
+use crate::ledger::entry::{Range, StepId};
+use crate::ledger::{Fate, Recovery};
+
+fn lane(app: &str) -> Lane {
+    Lane { app: app.to_owned(), bucket_start_secs: None }
+}
+
+fn intent(app: &str, ranges: &[(i32, i64, i64)]) -> Intent {
+    let ranges: BTreeMap<i32, Range> = ranges
+        .iter()
+        .map(|&(p, first, last)| {
+            (p, Range { first, last, count: last.abs_diff(first) + 1, digest: ContentDigest::default() })
+        })
+        .collect();
+    Intent::new(format!("{app}/{ranges:?}"), lane(app), ranges, "settings".to_owned())
+}
+
+/// A log in memory with one owner.
+struct Log(Vec<Stored>);
+
+impl Log {
+    fn started(lows: &[(i32, i64)]) -> Self {
+        let mut log = Self(Vec::new());
+        log.push(Entry::Takeover { worker: "w".to_owned(), time_ms: 1 });
+        log.push(Entry::Start {
+            settings: SettingsRecord::new(serde_json::json!({"format": "raw"})),
+            identity: Identity::default(),
+            lows: lows.iter().copied().collect(),
+            time_ms: 2,
+        });
+        log
+    }
+
+    fn push(&mut self, entry: Entry) {
+        let number = self.0.len() as u64 + 1;
+        self.0.push(Stored { number, token: Token("t".to_owned()), step: StepId(number.to_string()), entry });
+    }
+
+    fn commit(&mut self, seal: &[Intent], done: &[&Intent], lows: &[(i32, i64)]) {
+        self.push(Entry::Commit(Commit {
+            seal: seal.to_vec(),
+            done: done.iter().map(|intent| intent.id.clone()).collect(),
+            lows: lows.iter().copied().collect(),
+            time_ms: self.0.len() as i64 * 10,
+        }));
+    }
+
+    fn fold(&self) -> Result<State, LedgerError> {
+        let mut state = State::default();
+        for stored in &self.0 {
+            state.apply(stored)?;
+        }
+        Ok(state)
+    }
+
+    fn broken_rule(&self) -> String {
+        self.fold().unwrap_err().rule
+    }
+}
+
+#[test]
+fn seals_set_marks_and_done_clears_intents() {
+    let mut log = Log::started(&[(0, 5), (1, 0)]);
+    let a = intent("a", &[(0, 5, 9), (1, 0, 3)]);
+    let b = intent("b", &[(0, 6, 6)]);
+    log.commit(&[a.clone(), b.clone()], &[], &[]);
+    let state = log.fold().unwrap();
+    assert_eq!(state.mark(&lane("a"), 0), Some(10));
+    assert_eq!(state.mark(&lane("a"), 1), Some(4));
+    assert_eq!(state.mark(&lane("b"), 0), Some(7));
+    assert_eq!(state.intents.len(), 2);
+    log.commit(&[], &[&a], &[(0, 6), (1, 4)]);
+    let state = log.fold().unwrap();
+    assert_eq!(state.intents.keys().collect::<Vec<_>>(), [&b.id]);
+    assert_eq!(state.lows[&0], Low { offset: 6, since_ms: 30 });
+}
+
+#[test]
+fn a_low_that_does_not_move_keeps_its_age() {
+    let mut log = Log::started(&[(0, 5)]);
+    log.commit(&[], &[], &[(0, 5)]);
+    assert_eq!(log.fold().unwrap().lows[&0], Low { offset: 5, since_ms: 2 });
+}
+
+#[test]
+fn each_rule_stops_the_fold() {
+    let a = intent("a", &[(0, 5, 9)]);
+    let case = |build: &dyn Fn(&mut Log)| {
+        let mut log = Log::started(&[(0, 5)]);
+        build(&mut log);
+        log.broken_rule()
+    };
+    assert!(case(&|log| log.commit(&[], &[], &[(0, 4)])).contains("goes back"));
+    assert!(case(&|log| log.commit(&[], &[], &[(7, 4)])).contains("does not own"));
+    assert!(case(&|log| log.commit(std::slice::from_ref(&a), &[], &[(0, 6)])).contains("past 5 of pending"));
+    assert!(case(&|log| log.commit(&[], &[&a], &[])).contains("not pending"));
+    assert!(case(&|log| log.commit(&[a.clone(), a.clone()], &[], &[])).contains("sealed already"));
+    assert!(case(&|log| log.commit(&[intent("a", &[(0, 4, 9)])], &[], &[])).contains("sealed already"));
+    assert!(case(&|log| log.commit(&[intent("a", &[(3, 4, 9)])], &[], &[])).contains("does not own"));
+    assert!(case(&|log| log.commit(&[intent("a", &[])], &[], &[])).contains("no records"));
+    assert!(
+        case(&|log| {
+            let mut changed = a.clone();
+            changed.key.push('x');
+            log.commit(&[changed], &[], &[]);
+        })
+        .contains("does not match its content")
+    );
+    assert!(
+        case(&|log| {
+            let mut ranges = a.ranges.clone();
+            ranges.get_mut(&0).unwrap().count = 6;
+            log.commit(&[Intent::new("k".into(), lane("a"), ranges, "s".into())], &[], &[]);
+        })
+        .contains("claims 6 records")
+    );
+    assert!(case(&|log| log.push(log_start(&[(0, 0)]))).contains("second start"));
+    assert!(
+        case(&|log| log.push(Entry::Partitions { lows: [(0, 0)].into(), time_ms: 1 })).contains("begins a second time")
+    );
+    assert!(case(&|log| log.push(Entry::Snapshot { state: Box::default() })).contains("not the fold"));
+    assert!(
+        case(&|log| {
+            log.commit(&[], &[], &[]);
+            log.0.last_mut().unwrap().token = Token("other".to_owned());
+        })
+        .contains("not the owner")
+    );
+    assert!(
+        case(&|log| {
+            log.commit(&[], &[], &[]);
+            log.0.last_mut().unwrap().number += 1;
+        })
+        .contains("follows entry 2")
+    );
+}
+
+fn log_start(lows: &[(i32, i64)]) -> Entry {
+    Entry::Start {
+        settings: SettingsRecord::new(serde_json::Value::Null),
+        identity: Identity::default(),
+        lows: lows.iter().copied().collect(),
+        time_ms: 0,
+    }
+}
+
+#[test]
+fn the_old_owner_is_refused_after_a_takeover() {
+    let mut log = Log::started(&[(0, 0)]);
+    log.push(Entry::Takeover { worker: "w2".to_owned(), time_ms: 9 });
+    log.0.last_mut().unwrap().token = Token("t2".to_owned());
+    log.commit(&[], &[], &[]);
+    assert!(log.broken_rule().contains("not the owner, worker w2"));
+}
+
+#[test]
+fn recovery_tells_rebuild_from_skip_from_fresh() {
+    let mut log = Log::started(&[(0, 0), (1, 0)]);
+    let done = intent("a", &[(0, 0, 4)]);
+    let pending = intent("a", &[(0, 6, 9), (1, 2, 3)]);
+    log.commit(&[done.clone(), pending.clone()], &[], &[]);
+    log.commit(&[], &[&done], &[(0, 5)]);
+    let state = log.fold().unwrap();
+    let recovery = Recovery::new(&state, |_| true);
+    assert!(recovery.concerns(0, 9) && !recovery.concerns(0, 10) && !recovery.concerns(2, 0));
+    assert_eq!(recovery.fate("a", None, 0, 5), Fate::Skip);
+    assert_eq!(recovery.fate("a", None, 0, 6), Fate::Rebuild(&pending.id));
+    assert_eq!(recovery.fate("a", None, 0, 10), Fate::Fresh);
+    assert_eq!(recovery.fate("a", None, 1, 1), Fate::Skip);
+    assert_eq!(recovery.fate("a", Some(0), 0, 6), Fate::Fresh);
+    assert_eq!(recovery.fate("b", None, 0, 6), Fate::Fresh);
+    let stored = Recovery::new(&state, |_| false);
+    assert_eq!(stored.fate("a", None, 0, 6), Fate::Skip);
+}
+
+mod algebra {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A random legal history: for each step a lane, a length, and whether something gets done.
+    fn history() -> impl Strategy<Value = Vec<(u8, u8, bool)>> {
+        prop::collection::vec((0u8..4, 1u8..20, any::<bool>()), 1..40)
+    }
+
+    fn build(steps: &[(u8, u8, bool)]) -> Log {
+        let mut log = Log::started(&[(0, 0)]);
+        let mut next = 0;
+        let mut pending: Vec<Intent> = Vec::new();
+        for &(app, len, finish) in steps {
+            let sealed = intent(&format!("app{app}"), &[(0, next, next + i64::from(len) - 1)]);
+            next += i64::from(len);
+            log.commit(std::slice::from_ref(&sealed), &[], &[]);
+            pending.push(sealed);
+            if finish {
+                let done = pending.remove(0);
+                let low = pending.iter().map(|intent| intent.ranges[&0].first).min().unwrap_or(next);
+                log.commit(&[], &[&done], &[(0, low)]);
+            }
+        }
+        log
+    }
+
+    proptest! {
+        /// Fold of a snapshot and its tail is the fold of everything.
+        #[test]
+        fn a_snapshot_anywhere_changes_nothing(steps in history(), at in any::<prop::sample::Index>()) {
+            let log = build(&steps);
+            let whole = log.fold().unwrap();
+            let cut = 2 + at.index(log.0.len() - 1);
+            let mut state = State::default();
+            for stored in &log.0[..cut] {
+                state.apply(stored).unwrap();
+            }
+            // The snapshot takes a number of its own, so the tail moves up by one.
+            let snapshot = Stored {
+                number: cut as u64 + 1,
+                token: Token("t".to_owned()),
+                step: StepId("snapshot".to_owned()),
+                entry: Entry::Snapshot { state: Box::new(state.pruned()) },
+            };
+            let bytes = snapshot.encode().unwrap();
+            let snapshot = Stored::decode(snapshot.number, &bytes).unwrap();
+            let mut resumed = State::default();
+            resumed.apply(&snapshot).unwrap();
+            state.apply(&snapshot).unwrap();
+            prop_assert_eq!(&state, &resumed);
+            for stored in &log.0[cut..] {
+                resumed.apply(&Stored { number: stored.number + 1, ..stored.clone() }).unwrap();
+            }
+            resumed.tip -= 1;
+            for pending in resumed.intents.values_mut() {
+                pending.log_number -= u64::from(pending.log_number > cut as u64);
+            }
+            prop_assert_eq!(resumed.pruned(), whole.pruned());
+        }
+    }
+}

@@ -1,0 +1,260 @@
+//! Local disk where a file's frames wait for the upload. It may vanish at any time: correctness never depends on it.
+//!
+//! Owns: one growing file per open lane, frames in their order, the index entries that go with them, the tail, leftovers of
+//! dead processes.
+//! Does not own: what a frame holds, when a file is finished.
+//!
+//! A spool file is the object as it will lie in the store: frames, then the tail. The folder of a task is
+//! `<spool>/<connector>/<topic>/<task>/<token>`, locked by nobody but the token: a new owner has a new one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::archive::codec::Codec;
+use crate::archive::frame::FrameMeta;
+use crate::archive::index::{self, FileFacts};
+
+/// Index entries above this many bytes go to disk, so that an open lane stays small.
+const META_IN_MEMORY_BYTES: usize = 4096;
+
+/// A failure of the local disk.
+#[derive(Debug, thiserror::Error)]
+#[error("spool {path}: {what}: {source}", path = path.display())]
+pub struct SpoolError {
+    pub path: PathBuf,
+    pub what: &'static str,
+    #[source]
+    pub source: io::Error,
+}
+
+/// The spool of a worker: a folder that only one process uses.
+#[derive(Debug)]
+pub struct Spool {
+    dir: PathBuf,
+    max_bytes: u64,
+    used_bytes: Arc<AtomicU64>,
+    /// Held as long as the worker lives.
+    _lock: File,
+}
+
+impl Spool {
+    /// Opens the folder, locks it and deletes what dead processes left.
+    ///
+    /// # Errors
+    /// Another process uses it, or it can't be written.
+    pub fn open(dir: &Path, max_bytes: u64) -> Result<Self, SpoolError> {
+        let fail = |what, source| SpoolError { path: dir.to_owned(), what, source };
+        fs::create_dir_all(dir).map_err(|error| fail("can't be created", error))?;
+        let lock = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.join(".lock"))
+            .map_err(|error| fail("can't be written", error))?;
+        lock.try_lock().map_err(|error| match error {
+            fs::TryLockError::WouldBlock => {
+                fail("is used by another process", io::Error::from(io::ErrorKind::ResourceBusy))
+            }
+            fs::TryLockError::Error(error) => fail("can't be locked", error),
+        })?;
+        for entry in fs::read_dir(dir).map_err(|error| fail("can't be listed", error))? {
+            let entry = entry.map_err(|error| fail("can't be listed", error))?;
+            // Only folders are ours; a stray file of somebody else is left alone.
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                fs::remove_dir_all(entry.path()).map_err(|error| fail("leftovers can't be deleted", error))?;
+            }
+        }
+        Ok(Self { dir: dir.to_owned(), max_bytes, used_bytes: Arc::default(), _lock: lock })
+    }
+
+    pub fn used_bytes(&self) -> u64 {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    pub fn max_bytes(&self) -> u64 {
+        self.max_bytes
+    }
+
+    /// The folder of one ownership of a task.
+    ///
+    /// # Errors
+    /// The folder can't be created.
+    pub fn task(&self, connector: &str, topic: &str, task: u32, token: &str) -> Result<TaskSpool, SpoolError> {
+        let dir = self.dir.join(connector).join(topic).join(task.to_string()).join(token);
+        fs::create_dir_all(&dir).map_err(|source| SpoolError {
+            path: dir.clone(),
+            what: "can't be created",
+            source,
+        })?;
+        Ok(TaskSpool { dir, used_bytes: Arc::clone(&self.used_bytes) })
+    }
+}
+
+/// The spool of one ownership of a task; deleted with it.
+#[derive(Debug)]
+pub struct TaskSpool {
+    dir: PathBuf,
+    used_bytes: Arc<AtomicU64>,
+}
+
+impl TaskSpool {
+    /// A new, empty file; nothing is on disk before the first frame.
+    pub fn file(&self, name: &str) -> SpoolFile {
+        SpoolFile {
+            path: self.dir.join(name),
+            used_bytes: Arc::clone(&self.used_bytes),
+            inner: Mutex::new(Inner::default()),
+        }
+    }
+}
+
+impl Drop for TaskSpool {
+    fn drop(&mut self) {
+        // What stays is deleted at the next start.
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// One file in the making. Frames may arrive out of order; they are written in order.
+#[derive(Debug)]
+pub struct SpoolFile {
+    path: PathBuf,
+    used_bytes: Arc<AtomicU64>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next_sequence: u32,
+    parked: BTreeMap<u32, (Vec<u8>, FrameMeta)>,
+    data_bytes: u64,
+    disk_bytes: u64,
+    meta: Vec<u8>,
+    meta_on_disk: bool,
+}
+
+/// A frame that is in the spool now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameStored {
+    pub sequence: u32,
+    pub stored_bytes: u64,
+    pub raw_bytes: u64,
+}
+
+/// A finished file: what is uploaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FinishedFile {
+    pub path: PathBuf,
+    pub bytes: u64,
+    /// The index of a plain file, which has no room for one: uploaded before the data.
+    pub sidecar: Option<(PathBuf, u64)>,
+}
+
+impl SpoolFile {
+    fn fail(&self, what: &'static str) -> impl FnOnce(io::Error) -> SpoolError {
+        let path = self.path.clone();
+        move |source| SpoolError { path, what, source }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
+        // A panic elsewhere leaves a file that is never finished; its data is still in order.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a compressed frame; returns the frames that reached the disk by it, itself among them or not.
+    ///
+    /// # Errors
+    /// The disk is full or broken. The file is then unusable.
+    pub fn write_frame(&self, sequence: u32, frame: Vec<u8>, meta: FrameMeta) -> Result<Vec<FrameStored>, SpoolError> {
+        let mut inner = self.lock();
+        inner.parked.insert(sequence, (frame, meta));
+        let mut stored = Vec::new();
+        while let Some((bytes, meta)) = {
+            let next = inner.next_sequence;
+            inner.parked.remove(&next)
+        } {
+            self.append(&self.path, &bytes).map_err(self.fail("can't be written"))?;
+            let offset = inner.data_bytes;
+            index::append_frame(&mut inner.meta, offset, &meta);
+            if inner.meta.len() > META_IN_MEMORY_BYTES {
+                let entries = std::mem::take(&mut inner.meta);
+                self.append(&self.meta_path(), &entries).map_err(self.fail("index entries can't be written"))?;
+                inner.meta_on_disk = true;
+                self.count(&mut inner, entries.len() as u64);
+            }
+            inner.data_bytes += bytes.len() as u64;
+            self.count(&mut inner, bytes.len() as u64);
+            stored.push(FrameStored {
+                sequence: inner.next_sequence,
+                stored_bytes: bytes.len() as u64,
+                raw_bytes: meta.raw_len,
+            });
+            inner.next_sequence += 1;
+        }
+        Ok(stored)
+    }
+
+    fn count(&self, inner: &mut Inner, bytes: u64) {
+        inner.disk_bytes += bytes;
+        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Opened for each frame: ten thousand open lanes need no descriptors.
+    fn append(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        OpenOptions::new().append(true).create(true).open(path)?.write_all(bytes)
+    }
+
+    fn meta_path(&self) -> PathBuf {
+        self.path.with_extension("meta")
+    }
+
+    /// Writes the tail (or the sidecar); every frame must have been stored.
+    ///
+    /// # Errors
+    /// The disk is full or broken, or the file is not what was written to it.
+    pub fn finish(&self, codec: Codec, facts: &FileFacts) -> Result<FinishedFile, SpoolError> {
+        let mut inner = self.lock();
+        let len = fs::metadata(&self.path).map_err(self.fail("is gone"))?.len();
+        if len != inner.data_bytes || !inner.parked.is_empty() {
+            let message = format!("{len} bytes instead of {}", inner.data_bytes);
+            return Err(self.fail("was changed by somebody else")(io::Error::other(message)));
+        }
+        let mut meta = Vec::new();
+        if inner.meta_on_disk {
+            File::open(self.meta_path())
+                .and_then(|mut file| file.read_to_end(&mut meta))
+                .map_err(self.fail("index entries can't be read"))?;
+        }
+        meta.extend_from_slice(&inner.meta);
+        let mut tail = Vec::new();
+        index::write_tail(codec, facts, &meta, inner.data_bytes, &mut tail)
+            .map_err(|error| self.fail("index can't be built")(io::Error::other(error.to_string())))?;
+        let sidecar = if codec == Codec::None {
+            let path = self.path.with_extension("idx");
+            fs::write(&path, &tail).map_err(self.fail("sidecar can't be written"))?;
+            Some((path, tail.len() as u64))
+        } else {
+            let mut file = OpenOptions::new().append(true).open(&self.path).map_err(self.fail("can't be written"))?;
+            file.write_all(&tail).map_err(self.fail("can't be written"))?;
+            None
+        };
+        self.count(&mut inner, tail.len() as u64);
+        let bytes = if sidecar.is_some() { inner.data_bytes } else { inner.data_bytes + tail.len() as u64 };
+        Ok(FinishedFile { path: self.path.clone(), bytes, sidecar })
+    }
+}
+
+impl Drop for SpoolFile {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.used_bytes.fetch_sub(inner.disk_bytes, Ordering::Relaxed);
+        for path in [self.path.clone(), self.path.with_extension("meta"), self.path.with_extension("idx")] {
+            // Nothing is there where no frame was written; what can't be deleted is at the next start.
+            let _ = fs::remove_file(path);
+        }
+    }
+}

@@ -1,0 +1,467 @@
+//! The doing half of a task: carries the core's actions out and brings the answers back.
+//!
+//! Owns: one event loop, the readers, the journal's owner task, uploads in flight.
+//! Does not own: decisions (the core's), retries of single requests (the doors').
+//!
+//! Order in the loop: stop first, then answers, then records, then time. Records are taken only while the memory budget and the
+//! spool have room, so that a slow store slows reading and nothing else.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::sync::CancellationToken;
+
+use super::core::{Action, Core};
+use super::error::TaskError;
+use super::opening::{self, Opened};
+use super::settings::TaskSettings;
+use super::status::{TaskState, TaskStatus};
+use crate::api::metrics::TaskMetrics;
+use crate::clock::Environment;
+use crate::config::ConnectorConfig;
+use crate::ledger::Entry;
+use crate::ledger::encoding::Stored;
+use crate::log::LogDoor;
+use crate::log::journal::{Journal, LogError};
+use crate::pipeline::budget::{Budget, Permit};
+use crate::pipeline::compress::{CompressJob, CompressPool, Compressed};
+use crate::pipeline::lane::FileId;
+use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceEvent, TopicInfo};
+use crate::pipeline::spool::{FinishedFile, Spool, SpoolFile, TaskSpool};
+use crate::pipeline::upload::upload;
+use crate::store::Store;
+
+/// Blocks that may wait in front of the core; their memory is counted by the budget.
+const BLOCKS_QUEUED: usize = 16;
+/// Longest sleep of the loop: status and metrics are this fresh.
+const TICK: Duration = Duration::from_secs(1);
+/// Above this share of the budget lane buffers are compressed early.
+const RELIEF_PERCENT: u64 = 75;
+
+/// What a task works with.
+#[derive(Debug)]
+pub struct TaskContext {
+    pub connector: Arc<ConnectorConfig>,
+    pub topic: String,
+    /// Which share of the topic's partitions is this task's.
+    pub task: u32,
+    pub worker_id: String,
+    pub kafka: Arc<dyn Kafka>,
+    pub store: Arc<dyn Store>,
+    pub log: Arc<dyn LogDoor>,
+    pub pool: CompressPool,
+    pub spool: Arc<Spool>,
+    pub budget: Budget,
+    /// Uploads of this connector at a time.
+    pub uploads: Arc<Semaphore>,
+    pub environment: Environment,
+    pub status: Arc<TaskStatus>,
+    pub metrics: Arc<TaskMetrics>,
+    pub shutdown_timeout: Duration,
+    /// Partitions that the topic has, as the worker sees it; new ones appear here.
+    pub topic_info: watch::Receiver<TopicInfo>,
+}
+
+impl TaskContext {
+    /// The partitions of this task: p % tasks_max == task, within the connector's `partitions`.
+    pub fn own_partitions(&self, topic: &TopicInfo) -> Vec<i32> {
+        let tasks = i64::from(self.connector.tasks_max.get());
+        let listed = |p: &i32| self.connector.partitions.as_ref().is_none_or(|list| list.contains(p));
+        topic
+            .partitions
+            .iter()
+            .copied()
+            .filter(|p| listed(p) && i64::from(*p) % tasks == i64::from(self.task))
+            .collect()
+    }
+}
+
+/// How a task ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// `--until-caught-up`: everything up to the ends is archived and logged.
+    CaughtUp,
+    /// Asked to stop; what was decided is finished.
+    Stopped,
+    /// Asked to stop; uploads in flight did not finish in time. The next owner finishes them.
+    CutShort,
+}
+
+/// Runs a task until it is stopped, has caught up, or fails.
+///
+/// # Errors
+/// [`TaskError`]: the task stopped; its log is in order, and the next owner goes on from it.
+pub async fn run(context: &TaskContext, until_caught_up: bool, stop: CancellationToken) -> Result<End, TaskError> {
+    let settings = TaskSettings::new(Arc::clone(&context.connector), &context.topic);
+    let opened = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Ok(End::Stopped),
+        opened = opening::open(context, &settings) => opened?,
+    };
+    let mut driver = Driver::start(context, settings, opened)?;
+    if until_caught_up {
+        driver.core.until(driver.live_ends.clone(), context.environment.clock.now_ms());
+    }
+    context.status.set_state(TaskState::Running, None, None);
+    driver.run(stop).await
+}
+
+enum JournalCommand {
+    Append(Entry),
+    CleanUp,
+}
+
+/// Answers of everything that runs beside the loop.
+enum Answer {
+    Appended(Result<Stored, LogError>),
+    Finished(FileId, FinishedFile),
+    Uploaded(FileId),
+    /// With where they begin.
+    NewPartitions(BTreeMap<i32, i64>),
+    Failed(TaskError),
+}
+
+struct Driver<'a> {
+    context: &'a TaskContext,
+    core: Core,
+    live_ends: BTreeMap<i32, i64>,
+    spool: TaskSpool,
+    spool_files: HashMap<FileId, Arc<SpoolFile>>,
+    lanes_permit: Permit,
+    journal: mpsc::Sender<JournalCommand>,
+    answers: (mpsc::UnboundedSender<Answer>, mpsc::UnboundedReceiver<Answer>),
+    compressed: (mpsc::UnboundedSender<Compressed>, mpsc::UnboundedReceiver<Compressed>),
+    background: JoinSet<()>,
+    blocks: (mpsc::Sender<SourceEvent>, mpsc::Receiver<SourceEvent>),
+    readers: Vec<Reader>,
+    topic_info: watch::Receiver<TopicInfo>,
+}
+
+impl<'a> Driver<'a> {
+    fn start(context: &'a TaskContext, settings: TaskSettings, opened: Opened) -> Result<Self, TaskError> {
+        let Opened { journal, state, missing, live_ends } = opened;
+        let token = journal.token().0.clone();
+        let spool = context.spool.task(&context.connector.name, &context.topic, context.task, &token)?;
+        let now_ms = context.environment.clock.now_ms();
+        let core = Core::new(settings, state, &missing, live_ends.clone(), journal.entries_since_snapshot(), now_ms);
+        let answers = mpsc::unbounded_channel();
+        let (commands, queue) = mpsc::channel(4);
+        let mut background = JoinSet::new();
+        background.spawn(keep_journal(journal, queue, answers.0.clone()));
+        Ok(Self {
+            context,
+            core,
+            live_ends,
+            spool,
+            spool_files: HashMap::new(),
+            lanes_permit: context.budget.charge(0),
+            journal: commands,
+            answers,
+            compressed: mpsc::unbounded_channel(),
+            background,
+            blocks: mpsc::channel(BLOCKS_QUEUED),
+            readers: Vec::new(),
+            topic_info: context.topic_info.clone(),
+        })
+    }
+
+    fn now_ms(&self) -> i64 {
+        self.context.environment.clock.now_ms()
+    }
+
+    fn read(&mut self, partitions: &[i32]) {
+        let starts: Vec<(i32, i64)> =
+            partitions.iter().filter(|&&p| self.core.wants(p)).map(|&p| (p, self.core.position(p))).collect();
+        if starts.is_empty() {
+            return;
+        }
+        let request = ReadRequest {
+            topic: self.context.topic.clone(),
+            topic_id: self.core.state().identity.topic_id.clone(),
+            isolation: self.context.connector.isolation,
+            starts,
+            budget: self.context.budget.clone(),
+        };
+        self.readers.push(self.context.kafka.read(request, self.blocks.0.clone()));
+    }
+
+    async fn run(&mut self, stop: CancellationToken) -> Result<End, TaskError> {
+        let partitions: Vec<i32> = self.core.positions().keys().copied().collect();
+        self.read(&partitions);
+        let mut deadline: Option<Instant> = None;
+        loop {
+            self.act().await?;
+            if self.core.is_finished() {
+                return Ok(if deadline.is_some() { End::Stopped } else { End::CaughtUp });
+            }
+            if self.core.is_draining() || deadline.is_some() {
+                // Nothing more is wanted; what is queued frees its memory.
+                self.readers.clear();
+            }
+            let wake = self.wake_at();
+            let has_room = self.has_room();
+            tokio::select! {
+                biased;
+                () = stop.cancelled(), if deadline.is_none() => {
+                    deadline = Some(Instant::now() + self.context.shutdown_timeout);
+                    let now_ms = self.now_ms();
+                    self.core.stop(now_ms);
+                }
+                () = sleep_until(deadline.unwrap_or(wake)), if deadline.is_some() => return Ok(End::CutShort),
+                Some(answer) = self.answers.1.recv() => self.on_answer(answer)?,
+                Some(compressed) = self.compressed.1.recv() => {
+                    let now_ms = self.now_ms();
+                    self.core.on_stored(compressed.file, &compressed.stored?, now_ms);
+                }
+                Some(ended) = self.background.join_next() => {
+                    if let Err(error) = ended && error.is_panic() {
+                        return Err(TaskError::Panicked(error.to_string()));
+                    }
+                }
+                Some(event) = self.blocks.1.recv(), if has_room => self.on_source(event)?,
+                Ok(()) = self.topic_info.changed(), if deadline.is_none() => self.on_topic_info(),
+                () = sleep_until(wake) => self.on_tick(),
+            }
+        }
+    }
+
+    /// Frames in flight and buffers fill the budget, or the spool is full: then records wait.
+    fn has_room(&self) -> bool {
+        self.context.spool.used_bytes() < self.context.spool.max_bytes()
+    }
+
+    fn wake_at(&self) -> Instant {
+        let left = self.core.next_deadline_ms().map(|at| at.saturating_sub(self.now_ms()).max(0));
+        let left = left.map_or(TICK, |ms| Duration::from_millis(ms.unsigned_abs()).min(TICK));
+        Instant::now() + left
+    }
+
+    fn on_tick(&mut self) {
+        let now_ms = self.now_ms();
+        self.core.on_tick(now_ms);
+        let spool = &self.context.spool;
+        let ceiling = spool.max_bytes() / 100 * 90;
+        if spool.used_bytes() > ceiling {
+            self.core.relieve_spool(spool.used_bytes() - ceiling, now_ms);
+        }
+        self.publish();
+    }
+
+    fn publish(&mut self) {
+        let progress = self.core.progress();
+        let counters = self.core.take_counters();
+        self.context.status.update(|report| {
+            report.objects += counters.objects;
+            report.records_archived += counters.records_archived;
+            report.bytes_stored += counters.bytes_stored;
+        });
+        self.context.status.set_progress(&progress);
+        self.context.metrics.publish(&counters, &self.context.status.report(), self.now_ms());
+    }
+
+    fn on_source(&mut self, event: SourceEvent) -> Result<(), TaskError> {
+        match event {
+            SourceEvent::Block(block, permit) => {
+                let now_ms = self.now_ms();
+                let (partition, end, log_start) = (block.partition, block.end_offset, block.log_start_offset);
+                self.core.on_block(&block, now_ms)?;
+                drop(block);
+                drop(permit);
+                self.context.status.update(|report| {
+                    let partition = report.partitions.entry(partition).or_default();
+                    partition.end = Some(end);
+                    partition.log_start = log_start.or(partition.log_start);
+                    partition.waiting = None;
+                });
+                self.relieve_memory();
+            }
+            SourceEvent::Waiting { partition, offset, reason } => {
+                tracing::warn!(
+                    connector = self.context.connector.name,
+                    topic = self.context.topic,
+                    partition,
+                    offset,
+                    reason,
+                    "reading waits"
+                );
+                self.context.status.update(|report| {
+                    report.partitions.entry(partition).or_default().waiting = Some(reason);
+                });
+            }
+            SourceEvent::Failed { error, .. } => return Err(error.into()),
+        }
+        Ok(())
+    }
+
+    fn relieve_memory(&mut self) {
+        let budget = &self.context.budget;
+        let buffered = self.core.buffered_bytes() as u64;
+        self.lanes_permit.resize(buffered);
+        let ceiling = budget.max_bytes() / 100 * RELIEF_PERCENT;
+        if budget.used_bytes() > ceiling {
+            // A quarter at once, so that the search for the fullest is rare.
+            let excess = budget.used_bytes() - ceiling + budget.max_bytes() / 8;
+            self.core.relieve_memory(usize::try_from(excess.min(buffered)).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// The topic grew: the log takes the new partitions in before they are read, from where they begin.
+    fn on_topic_info(&mut self) {
+        let info = self.topic_info.borrow_and_update().clone();
+        let known = &self.core.state().lows;
+        let new: Vec<i32> = self.context.own_partitions(&info).into_iter().filter(|p| !known.contains_key(p)).collect();
+        if new.is_empty() {
+            return;
+        }
+        let kafka = Arc::clone(&self.context.kafka);
+        let topic = self.context.topic.clone();
+        let isolation = self.context.connector.isolation;
+        let answers = self.answers.0.clone();
+        self.background.spawn(async move {
+            let mut lows = BTreeMap::new();
+            for partition in new {
+                match kafka.offset(&topic, partition, At::Earliest, isolation).await {
+                    Ok(offset) => lows.insert(partition, offset),
+                    Err(error) => {
+                        // The worker's next look at the topic tries again.
+                        tracing::warn!(topic, partition, %error, "a new partition is not read yet");
+                        continue;
+                    }
+                };
+            }
+            let _ = answers.send(Answer::NewPartitions(lows));
+        });
+    }
+
+    fn on_answer(&mut self, answer: Answer) -> Result<(), TaskError> {
+        let now_ms = self.now_ms();
+        match answer {
+            Answer::Appended(stored) => {
+                let stored = stored?;
+                self.context.metrics.appended();
+                self.core.on_appended(&stored, now_ms)?;
+            }
+            Answer::Finished(file, finished) => self.core.on_finished(file, finished),
+            Answer::Uploaded(file) => {
+                self.context.status.update(|report| report.last_upload_ms = Some(now_ms));
+                self.core.on_uploaded(file, now_ms);
+            }
+            Answer::NewPartitions(lows) => self.core.add_partitions(lows, now_ms),
+            Answer::Failed(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Carries out what the core decided.
+    async fn act(&mut self) -> Result<(), TaskError> {
+        loop {
+            let actions = self.core.take_actions();
+            if actions.is_empty() {
+                self.lanes_permit.resize(self.core.buffered_bytes() as u64);
+                return Ok(());
+            }
+            for action in actions {
+                self.perform(action).await?;
+            }
+        }
+    }
+
+    async fn perform(&mut self, action: Action) -> Result<(), TaskError> {
+        match action {
+            Action::Compress { file, sequence, buffer } => {
+                let spool = self.spool_file(file);
+                let compression = self.context.connector.compression;
+                let job = CompressJob {
+                    file,
+                    sequence,
+                    permit: self.context.budget.charge(buffer.memory_bytes() as u64),
+                    buffer,
+                    codec: compression.codec,
+                    level: compression.level,
+                    spool,
+                    done: self.compressed.0.clone(),
+                };
+                if !self.context.pool.submit(job).await {
+                    return Err(TaskError::Panicked("the compression pool is gone".to_owned()));
+                }
+            }
+            Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
+            Action::CleanUp => self.tell_journal(JournalCommand::CleanUp).await?,
+            Action::Finish { file, facts } => {
+                let spool = self.spool_file(file);
+                let codec = self.context.connector.compression.codec;
+                let answers = self.answers.0.clone();
+                self.background.spawn_blocking(move || {
+                    let answer = match spool.finish(codec, &facts) {
+                        Ok(finished) => Answer::Finished(file, finished),
+                        Err(error) => Answer::Failed(error.into()),
+                    };
+                    // A task that is gone needs no answer.
+                    let _ = answers.send(answer);
+                });
+            }
+            Action::Upload { file, key, intent, finished } => {
+                let store = Arc::clone(&self.context.store);
+                let environment = self.context.environment.clone();
+                let permits = Arc::clone(&self.context.uploads);
+                let answers = self.answers.0.clone();
+                // Keeps the file on disk until the upload is over, however the task ends.
+                let spool = self.spool_file(file);
+                self.background.spawn(async move {
+                    let permit = permits.acquire().await;
+                    let uploaded = upload(store.as_ref(), &environment, &key, &intent.0, &finished).await;
+                    drop(permit);
+                    drop(spool);
+                    let answer = match uploaded {
+                        Ok(()) => Answer::Uploaded(file),
+                        Err(error) => Answer::Failed(error.into()),
+                    };
+                    let _ = answers.send(answer);
+                });
+            }
+            Action::Read { partitions } => self.read(&partitions),
+            Action::Discard { file } => {
+                self.spool_files.remove(&file);
+            }
+        }
+        Ok(())
+    }
+
+    fn spool_file(&mut self, file: FileId) -> Arc<SpoolFile> {
+        let spool = &self.spool;
+        Arc::clone(self.spool_files.entry(file).or_insert_with(|| Arc::new(spool.file(&format!("{file:012}.data")))))
+    }
+
+    async fn tell_journal(&self, command: JournalCommand) -> Result<(), TaskError> {
+        let sent = self.journal.send(command).await;
+        sent.map_err(|_| TaskError::Panicked("the journal's task is gone".to_owned()))
+    }
+}
+
+/// Owns the journal: appends one entry after the other.
+async fn keep_journal(
+    mut journal: Journal,
+    mut commands: mpsc::Receiver<JournalCommand>,
+    answers: mpsc::UnboundedSender<Answer>,
+) {
+    while let Some(command) = commands.recv().await {
+        match command {
+            JournalCommand::Append(entry) => {
+                let appended = journal.append(entry).await;
+                let failed = appended.is_err();
+                if answers.send(Answer::Appended(appended)).is_err() || failed {
+                    return;
+                }
+            }
+            JournalCommand::CleanUp => {
+                if let Err(error) = journal.clean_up().await {
+                    tracing::warn!(%error, "old log entries are not deleted, the next clean-up tries again");
+                }
+            }
+        }
+    }
+}

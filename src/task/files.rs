@@ -1,0 +1,119 @@
+//! Files from their seal to their Done.
+//!
+//! Owns: the stage of each, and what is legal in it. Does not own: when a stage changes (the core's).
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::archive::frame::FrameBuffer;
+use crate::ledger::{Intent, IntentId};
+use crate::pipeline::lane::{FileId, Frames, Ranges};
+
+/// How far a file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Decided, not yet in the log: must not be uploaded.
+    Sealed,
+    /// Its intent is entry `number` of the log.
+    Logged { number: u64 },
+    /// Its tail is being written.
+    Finishing,
+    /// On its way to the store.
+    Uploading { bytes: u64 },
+    /// In the store.
+    Uploaded,
+}
+
+/// A sealed file.
+#[derive(Debug)]
+pub struct File {
+    pub intent: Intent,
+    pub stage: Stage,
+    pub frames: Frames,
+    /// Every record of the intent has been cut into frames; `false` while it is being rebuilt.
+    pub complete: bool,
+}
+
+impl File {
+    pub fn new(intent: Intent, stage: Stage) -> Self {
+        Self { intent, stage, frames: Frames::default(), complete: stage == Stage::Sealed }
+    }
+}
+
+/// An object that a predecessor decided and did not upload, while its records are read again.
+#[derive(Debug)]
+pub struct Rebuild {
+    pub file: FileId,
+    pub buffer: FrameBuffer,
+    pub ranges: Ranges,
+}
+
+impl Rebuild {
+    pub fn new(file: FileId) -> Self {
+        Self { file, buffer: FrameBuffer::default(), ranges: Ranges::default() }
+    }
+}
+
+/// All sealed files of a task.
+#[derive(Debug, Default)]
+pub struct Files {
+    files: BTreeMap<FileId, File>,
+    /// Files whose intent waits for its log entry.
+    sealed: HashMap<IntentId, FileId>,
+}
+
+impl Files {
+    pub fn insert(&mut self, id: FileId, file: File) {
+        if file.stage == Stage::Sealed {
+            self.sealed.insert(file.intent.id.clone(), id);
+        }
+        self.files.insert(id, file);
+    }
+
+    pub fn get(&self, id: FileId) -> Option<&File> {
+        self.files.get(&id)
+    }
+
+    pub fn get_mut(&mut self, id: FileId) -> Option<&mut File> {
+        self.files.get_mut(&id)
+    }
+
+    pub fn remove(&mut self, id: FileId) -> Option<File> {
+        let file = self.files.remove(&id)?;
+        self.sealed.remove(&file.intent.id);
+        Some(file)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// The log holds these intents as entry `number`: their files may be uploaded.
+    pub fn logged(&mut self, intents: &[Intent], number: u64) -> Vec<FileId> {
+        let mut logged = Vec::new();
+        for intent in intents {
+            if let Some(id) = self.sealed.remove(&intent.id)
+                && let Some(file) = self.files.get_mut(&id)
+            {
+                file.stage = Stage::Logged { number };
+                logged.push(id);
+            }
+        }
+        logged
+    }
+
+    /// Files in the log and not in the store, those that still wait for records left out.
+    pub fn in_upload(&self) -> usize {
+        let is_in_upload = |file: &&File| {
+            file.complete && matches!(file.stage, Stage::Logged { .. } | Stage::Finishing | Stage::Uploading { .. })
+        };
+        self.files.values().filter(is_in_upload).count()
+    }
+
+    pub fn none_in_upload(&self) -> bool {
+        self.in_upload() == 0
+    }
+
+    pub fn none_but_uploaded(&self) -> bool {
+        self.files.values().all(|file| file.stage == Stage::Uploaded)
+    }
+}

@@ -1,0 +1,21 @@
+//! A sink task: one share of a topic's partitions, from Kafka to the store.
+//!
+//! ```text
+//!  opening: take the log over, resolve offsets, look for pending objects
+//!  driver:  blocks, timers, answers ──> core (pure) ──> actions: compress, append, finish, upload
+//! ```
+//!
+//! The core decides, the driver does. Consistency is the log's alone: whatever the driver loses by a crash is read again from
+//! low. Leaks that are accepted: spool files and temporary names of a dead process, deleted at the next start; parts of an
+//! unfinished multipart upload, deleted by the bucket's lifecycle rule.
+
+pub mod core;
+pub mod driver;
+pub mod error;
+pub mod files;
+pub mod opening;
+pub mod settings;
+pub mod status;
+
+pub use driver::{End, TaskContext, run};
+pub use error::TaskError;

@@ -1,0 +1,120 @@
+//! What a task tells about itself.
+//!
+//! Owns: the state that status, REST and metrics show. Does not own: how it is shown.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use serde::Serialize;
+
+use super::core::Progress;
+
+/// Kafka Connect's states of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum TaskState {
+    Unassigned,
+    Running,
+    Failed,
+    Stopped,
+    Restarting,
+}
+
+/// A task at one moment.
+#[derive(Clone, Debug, Serialize, serde::Deserialize)]
+pub struct TaskReport {
+    pub connector: String,
+    pub topic: String,
+    pub task: u32,
+    pub state: TaskState,
+    /// Why it failed or waits, and what to do.
+    pub message: Option<String>,
+    pub advice: Option<String>,
+    pub lag_records: i64,
+    pub open_lanes: usize,
+    pub files_in_upload: usize,
+    pub intents_pending: usize,
+    pub objects: u64,
+    pub records_archived: u64,
+    pub bytes_stored: u64,
+    /// Milliseconds since the Unix epoch.
+    pub last_upload_ms: Option<i64>,
+    pub oldest_unsealed_ms: Option<i64>,
+    pub partitions: BTreeMap<i32, PartitionReport>,
+}
+
+/// A partition at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, serde::Deserialize)]
+pub struct PartitionReport {
+    pub low: i64,
+    pub position: i64,
+    /// End of what can be read, as last seen.
+    pub end: Option<i64>,
+    /// First offset that Kafka still has, as last seen.
+    pub log_start: Option<i64>,
+    /// Why reading waits.
+    pub waiting: Option<String>,
+}
+
+/// Shared between a task and who asks about it.
+#[derive(Debug)]
+pub struct TaskStatus(Mutex<TaskReport>);
+
+impl TaskStatus {
+    pub fn new(connector: &str, topic: &str, task: u32) -> Self {
+        Self(Mutex::new(TaskReport {
+            connector: connector.to_owned(),
+            topic: topic.to_owned(),
+            task,
+            state: TaskState::Unassigned,
+            message: None,
+            advice: None,
+            lag_records: 0,
+            open_lanes: 0,
+            files_in_upload: 0,
+            intents_pending: 0,
+            objects: 0,
+            records_archived: 0,
+            bytes_stored: 0,
+            last_upload_ms: None,
+            oldest_unsealed_ms: None,
+            partitions: BTreeMap::new(),
+        }))
+    }
+
+    pub fn report(&self) -> TaskReport {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, TaskReport> {
+        // A report has no half-done state worth refusing.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn set_state(&self, state: TaskState, message: Option<String>, advice: Option<&str>) {
+        let mut report = self.lock();
+        report.state = state;
+        report.message = message;
+        report.advice = advice.map(str::to_owned);
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut TaskReport)) {
+        change(&mut self.lock());
+    }
+
+    pub fn set_progress(&self, progress: &Progress) {
+        let mut report = self.lock();
+        report.open_lanes = progress.open_lanes;
+        report.files_in_upload = progress.files_in_upload;
+        report.intents_pending = progress.intents_pending;
+        report.oldest_unsealed_ms = progress.oldest_unsealed_ms;
+        for (&partition, &position) in &progress.positions {
+            report.partitions.entry(partition).or_default().position = position;
+        }
+        for (&partition, &low) in &progress.lows {
+            report.partitions.entry(partition).or_default().low = low;
+        }
+        // Lag counts what is not yet safe in the store, as consumer lag counts what is not yet committed.
+        report.lag_records = report.partitions.values().filter_map(|p| Some((p.end? - p.low).max(0))).sum();
+    }
+}

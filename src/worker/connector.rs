@@ -1,0 +1,186 @@
+//! One connector: opens its store, finds its topics, keeps its tasks running.
+//!
+//! Owns: the connector's prefix, which topics and partitions there are, one supervisor per task.
+//! Does not own: what a task does when it fails ([`super::supervisor`]).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::layout::{self, LayoutError, Marker};
+use super::{Shared, supervisor};
+use crate::cli::Exit;
+use crate::config::{ConnectorConfig, TopicSelection};
+use crate::log::store_log::StoreLog;
+use crate::pipeline::source::{SourceError, TopicInfo};
+use crate::store::Store;
+use crate::store::observed::Observed;
+
+/// How often topics and partitions are looked for.
+const TOPICS_EVERY: Duration = Duration::from_secs(30);
+
+/// A connector that is set up: what its tasks share.
+#[derive(Debug)]
+pub struct Connector {
+    pub shared: Arc<Shared>,
+    pub config: Arc<ConnectorConfig>,
+    pub store: Arc<Observed>,
+    pub uploads: Arc<Semaphore>,
+}
+
+/// Runs a connector until it is stopped or has caught up; the exit status is the worst of its tasks'.
+pub async fn run(shared: Arc<Shared>, config: Arc<ConnectorConfig>, stop: CancellationToken) -> Exit {
+    let name = config.name.clone();
+    let board = Arc::clone(&shared.board);
+    let outcome = tokio::select! {
+        biased;
+        () = stop.cancelled() => return Exit::Done,
+        outcome = set_up(shared, config) => outcome,
+    };
+    match outcome {
+        Ok(connector) => {
+            board.add_store(&name, Arc::clone(&connector.store));
+            connector.keep_tasks(stop).await
+        }
+        Err((exit, message)) => {
+            tracing::error!(connector = name, "{message}");
+            board.connector_failed(&name, &message);
+            if !connector_is_waited_for(&stop, exit, &board).await { Exit::Done } else { exit }
+        }
+    }
+}
+
+/// A failed connector of a running worker stays on the board until the worker stops; a run to the end reports at once.
+async fn connector_is_waited_for(stop: &CancellationToken, exit: Exit, board: &crate::api::http::Board) -> bool {
+    if !board.until_caught_up() {
+        stop.cancelled().await;
+    }
+    exit != Exit::Done
+}
+
+async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc<Connector>, (Exit, String)> {
+    let store = crate::store::open(&config.sink).await.map_err(|error| (Exit::Usage, error.to_string()))?;
+    let store = Arc::new(Observed::new(store));
+    let cluster_id = shared.kafka.cluster_id().await.map_err(|error| (Exit::Unreachable, error.to_string()))?;
+    let marker = Marker { connector: config.name.clone(), cluster_id };
+    layout::claim_prefix(store.as_ref(), &shared.environment, &marker).await.map_err(|error| match error {
+        LayoutError::Store(_) => (Exit::Unreachable, error.to_string()),
+        LayoutError::Conflict(_) => (Exit::Usage, error.to_string()),
+    })?;
+    let uploads = Arc::new(Semaphore::new(config.sink.max_uploads.get()));
+    Ok(Arc::new(Connector { shared, config, store, uploads }))
+}
+
+impl Connector {
+    async fn keep_tasks(self: Arc<Self>, stop: CancellationToken) -> Exit {
+        let mut topics: BTreeMap<String, watch::Sender<TopicInfo>> = BTreeMap::new();
+        let mut missing: BTreeSet<String> = BTreeSet::new();
+        let mut tasks: JoinSet<Exit> = JoinSet::new();
+        let mut worst = Exit::Done;
+        loop {
+            match self.find_topics().await {
+                Ok(found) => {
+                    self.report_missing(&found, &mut missing);
+                    for info in found {
+                        match topics.get(&info.name) {
+                            Some(known) => {
+                                known.send_if_modified(|seen| {
+                                    let changed = *seen != info;
+                                    *seen = info;
+                                    changed
+                                });
+                            }
+                            None => {
+                                let (sender, receiver) = watch::channel(info.clone());
+                                self.start_tasks(&info, &receiver, &mut tasks, &stop);
+                                topics.insert(info.name.clone(), sender);
+                            }
+                        }
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(connector = self.config.name, %error, "topics can't be looked up");
+                    if self.shared.options.until_caught_up {
+                        return Exit::Unreachable;
+                    }
+                }
+            }
+            if self.shared.options.until_caught_up {
+                if !missing.is_empty() {
+                    worst = Exit::Unreachable;
+                }
+                break;
+            }
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep(TOPICS_EVERY) => {}
+            }
+        }
+        while let Some(ended) = tasks.join_next().await {
+            let exit = ended.unwrap_or_else(|error| {
+                tracing::error!(connector = self.config.name, %error, "a task panicked; this is a bug");
+                Exit::Damaged
+            });
+            worst = if exit as u8 > worst as u8 { exit } else { worst };
+        }
+        worst
+    }
+
+    async fn find_topics(&self) -> Result<Vec<TopicInfo>, SourceError> {
+        let kafka = &self.shared.kafka;
+        let names = match &self.config.topics {
+            TopicSelection::List(names) => names.clone(),
+            TopicSelection::Regex(pattern) => {
+                kafka.topics().await?.into_iter().filter(|name| pattern.is_match(name)).collect()
+            }
+        };
+        let mut found = Vec::new();
+        for name in names {
+            found.extend(kafka.topic(&name).await?);
+        }
+        Ok(found)
+    }
+
+    /// A topic that is named and does not exist is waited for, and said once.
+    fn report_missing(&self, found: &[TopicInfo], missing: &mut BTreeSet<String>) {
+        let TopicSelection::List(names) = &self.config.topics else { return };
+        for name in names {
+            if found.iter().any(|info| info.name == *name) {
+                missing.remove(name);
+                self.shared.board.topic_found(&self.config.name, name);
+            } else if missing.insert(name.clone()) {
+                tracing::warn!(
+                    connector = self.config.name,
+                    topic = name,
+                    "the topic does not exist; it is waited for"
+                );
+                self.shared.board.topic_missing(&self.config.name, name);
+            }
+        }
+    }
+
+    fn start_tasks(
+        self: &Arc<Self>,
+        info: &TopicInfo,
+        receiver: &watch::Receiver<TopicInfo>,
+        tasks: &mut JoinSet<Exit>,
+        stop: &CancellationToken,
+    ) {
+        // A topic has at most as many tasks as partitions; the others would have nothing to read.
+        let highest = info.partitions.iter().max().map_or(0, |p| p.unsigned_abs() + 1);
+        for task in 0..self.config.tasks_max.get().min(highest) {
+            tasks.spawn(supervisor::keep(Arc::clone(self), info.name.clone(), task, receiver.clone(), stop.clone()));
+        }
+    }
+
+    /// The log of a task.
+    pub fn log(&self, topic: &str, mapping: u32, task: u32) -> StoreLog {
+        let path = layout::log_path(&self.config.name, topic, mapping, task);
+        StoreLog::new(Arc::clone(&self.store) as Arc<dyn Store>, &path)
+    }
+}

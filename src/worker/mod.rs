@@ -1,0 +1,165 @@
+//! One `sluice run` process: its connectors, their tasks, the budgets that they share.
+//!
+//! ```text
+//!  worker ── connector (store, marker, topics) ── task (one share of a topic)
+//! ```
+//!
+//! Owns: wiring, signals, how the process ends. Does not own: what a connector or a task does.
+
+pub mod connector;
+pub mod layout;
+pub mod progress;
+pub mod supervisor;
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::http;
+use crate::api::metrics;
+use crate::cli::Exit;
+use crate::clock::Environment;
+use crate::config::{Loaded, WorkerConfig};
+use crate::kafka;
+use crate::pipeline::budget::Budget;
+use crate::pipeline::compress::CompressPool;
+use crate::pipeline::source::{Kafka, SourceError};
+use crate::pipeline::spool::Spool;
+
+/// How a worker runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RunOptions {
+    /// Archive up to the end offsets read at start, seal everything, stop.
+    pub until_caught_up: bool,
+}
+
+/// Why a worker could not run.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct RunError {
+    pub exit: Exit,
+    pub message: String,
+}
+
+impl RunError {
+    fn new(exit: Exit, message: impl std::fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+}
+
+/// What all tasks of the process share.
+#[derive(Debug)]
+pub struct Shared {
+    pub worker: WorkerConfig,
+    pub kafka: Arc<dyn Kafka>,
+    pub pool: CompressPool,
+    pub spool: Arc<Spool>,
+    pub budget: Budget,
+    pub environment: Environment,
+    pub board: Arc<http::Board>,
+    /// Tasks that this worker may still take (`worker.max_tasks`).
+    pub task_slots: Arc<Semaphore>,
+    pub options: RunOptions,
+}
+
+/// Runs until stopped, or with `until_caught_up` until everything is archived.
+///
+/// # Errors
+/// [`RunError`]: the worker could not begin. Failures of single tasks end up in the exit status.
+pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> {
+    let Loaded { worker, connectors, .. } = loaded;
+    let usage = |error: &dyn std::fmt::Display| RunError::new(Exit::Usage, error);
+    let handle = metrics::install().map_err(|error| usage(&error))?;
+    let spool = Arc::new(Spool::open(&worker.spool.dir, worker.spool.max_bytes).map_err(|error| usage(&error))?);
+    let budget = Budget::new(worker.memory_max_bytes);
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let pool = CompressPool::start(worker.compression_threads.unwrap_or(cores)).map_err(|error| usage(&error))?;
+    let stop = CancellationToken::new();
+    stop_on_signals(&stop).map_err(|error| usage(&error))?;
+    let board =
+        Arc::new(http::Board::new(&worker.id, budget.clone(), Arc::clone(&spool), handle, options.until_caught_up));
+    let server = http::serve(&worker.http, Arc::clone(&board), stop.clone())
+        .await
+        .map_err(|error| RunError::new(Exit::Usage, error))?;
+    let Some(kafka) = connect(&worker, options, &stop).await? else { return Ok(Exit::Done) };
+    let slots = worker.max_tasks.map_or(Semaphore::MAX_PERMITS, |max| max.get() as usize);
+    let shared = Arc::new(Shared {
+        kafka,
+        pool,
+        spool,
+        budget,
+        environment: Environment::system(),
+        board,
+        task_slots: Arc::new(Semaphore::new(slots)),
+        options,
+        worker,
+    });
+    let mut running = JoinSet::new();
+    for connector in connectors {
+        running.spawn(connector::run(Arc::clone(&shared), Arc::new(connector), stop.clone()));
+    }
+    let bar = progress::show(&shared, &stop);
+    let mut worst = Exit::Done;
+    while let Some(ended) = running.join_next().await {
+        let exit = ended.unwrap_or_else(|error| {
+            tracing::error!(%error, "a connector panicked; this is a bug");
+            Exit::Damaged
+        });
+        worst = if exit as u8 > worst as u8 { exit } else { worst };
+    }
+    stop.cancel();
+    for task in [bar, server] {
+        // Both end by the stop; how they end changes nothing any more.
+        let _ = task.await;
+    }
+    Ok(worst)
+}
+
+/// `None`: stopped before Kafka answered.
+async fn connect(
+    worker: &WorkerConfig,
+    options: RunOptions,
+    stop: &CancellationToken,
+) -> Result<Option<Arc<dyn Kafka>>, RunError> {
+    let mut backoff = kafka::backoff::Backoff::new(Duration::from_millis(500), Duration::from_secs(10));
+    loop {
+        let connected = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(None),
+            connected = kafka::connect(&worker.kafka) => connected,
+        };
+        match connected {
+            Ok(kafka) => return Ok(Some(kafka)),
+            Err(error @ SourceError::Unreachable { .. }) if !options.until_caught_up => {
+                tracing::warn!(%error, "kafka can't be reached, trying again");
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(None),
+                    () = backoff.wait() => {}
+                }
+            }
+            Err(error @ SourceError::Refused { .. }) => return Err(RunError::new(Exit::Usage, error)),
+            Err(error) => return Err(RunError::new(Exit::Unreachable, error)),
+        }
+    }
+}
+
+/// SIGTERM and SIGINT ask to stop.
+fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let stop = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping: uploads in flight are finished, nothing new is decided");
+        stop.cancel();
+    });
+    Ok(())
+}
