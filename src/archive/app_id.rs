@@ -90,3 +90,105 @@ fn decode(segment: &[u8]) -> Option<Vec<u8>> {
     }
     Some(id)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Ids around every border: plain ones, ones that need escapes, ones near and beyond the longest segment.
+    fn id() -> impl Strategy<Value = Vec<u8>> {
+        let plain = proptest::collection::vec(prop_oneof![Just(b'_'), Just(b'.'), Just(b'-'), b'a'..=b'c'], 0..6);
+        let mixed = proptest::collection::vec(any::<u8>(), 0..80);
+        let long = (60usize..210, any::<u8>(), any::<u8>()).prop_map(|(len, byte, last)| {
+            let mut id = vec![byte; len];
+            id.push(last);
+            id
+        });
+        prop_oneof![plain, mixed, long]
+    }
+
+    fn hashed(segment: &str) -> bool {
+        segment.contains(HASH_MARK)
+    }
+
+    proptest! {
+        #[test]
+        fn a_segment_is_safe_and_leads_back(id in id()) {
+            let segment = path_segment(&id);
+            prop_assert!(!segment.is_empty() && segment.len() <= MAX_BYTES);
+            prop_assert!(!segment.starts_with(['_', '.']));
+            prop_assert!(segment.bytes().all(|byte| stays(byte) || matches!(byte, b'%' | b'~')), "{}", segment);
+            prop_assert_eq!(app_id_of_segment(&segment), (!hashed(&segment)).then_some(id));
+        }
+
+        #[test]
+        fn ids_have_segments_of_their_own(one in id(), other in id()) {
+            prop_assert_eq!(one == other, path_segment(&one) == path_segment(&other));
+        }
+
+        #[test]
+        fn a_segment_that_leads_back_is_the_id_s_own(segment in "[%~A-Fa-f0-9_.xé/]{0,8}") {
+            if let Some(id) = app_id_of_segment(&segment) {
+                prop_assert_eq!(path_segment(&id), segment);
+            }
+        }
+    }
+
+    #[test]
+    fn known_segments() {
+        let cases: [(&[u8], &str); 12] = [
+            (b"payments", "payments"),
+            (b"Pay-Ments_2.0", "Pay-Ments_2.0"),
+            (b"", "%empty"),
+            (b"%empty", "%25empty"),
+            (b".", "%2E"),
+            (b"..", "%2E."),
+            (b"_unknown", "%5Funknown"),
+            (b"_sluice", "%5Fsluice"),
+            (b"a/b\\c", "a%2Fb%5Cc"),
+            (b"a\0b c~", "a%00b%20c%7E"),
+            ("é".as_bytes(), "%C3%A9"),
+            (b"\xff", "%FF"),
+        ];
+        for (id, segment) in cases {
+            assert_eq!(path_segment(id), segment);
+            assert_eq!(app_id_of_segment(segment).as_deref(), Some(id), "{segment}");
+        }
+    }
+
+    #[test]
+    fn text_that_is_no_segment_has_no_id() {
+        for text in
+            ["", "%", "%4", "%zz", "%2f", "%41", "%~", "_unknown", "_dead_letter", ".", "..", ".a", "a/b", "a b", "é"]
+        {
+            assert_eq!(app_id_of_segment(text), None, "{text}");
+        }
+        assert_eq!(app_id_of_segment(&"a".repeat(MAX_BYTES + 1)), None);
+    }
+
+    #[test]
+    fn only_what_is_too_long_is_hashed() {
+        let longest = vec![b'a'; MAX_BYTES];
+        assert_eq!(path_segment(&longest), "a".repeat(MAX_BYTES));
+        let longer = vec![b'a'; MAX_BYTES + 1];
+        let segment = path_segment(&longer);
+        // Part of the file format: 166 bytes, the mark, the hash.
+        assert_eq!(segment, format!("{}%~{:032x}", "a".repeat(166), XxHash3_128::oneshot(&longer)));
+        assert_eq!(segment.len(), MAX_BYTES);
+        assert_eq!(app_id_of_segment(&segment), None);
+    }
+
+    #[test]
+    fn the_cut_keeps_escapes_whole() {
+        for plain in 0..4 {
+            let mut id = vec![b'a'; plain];
+            id.resize(100, 0xff);
+            let segment = path_segment(&id);
+            let (head, hash) = segment.split_once(HASH_MARK).unwrap();
+            assert_eq!(head, format!("{}{}", "a".repeat(plain), "%FF".repeat((166 - plain) / 3)));
+            assert_eq!(hash.len(), HASH_DIGITS);
+        }
+    }
+}

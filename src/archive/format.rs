@@ -113,3 +113,6 @@ fn write_base64(bytes: Option<&[u8]>, out: &mut Vec<u8>) {
     base64::encode(bytes, out);
     out.push(b'"');
 }
+
+#[cfg(test)]
+mod tests;

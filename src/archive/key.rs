@@ -314,3 +314,6 @@ pub fn extension(format: Format, codec: Codec) -> &'static str {
         (Format::Json, Codec::None) => "jsonl",
     }
 }
+
+#[cfg(test)]
+mod tests;

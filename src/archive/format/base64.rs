@@ -52,3 +52,48 @@ fn value(byte: u8) -> Option<u32> {
     };
     Some(u32::from(value))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encoded(bytes: &[u8]) -> String {
+        let mut out = Vec::new();
+        encode(bytes, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_vectors_of_the_rfc() {
+        let vectors =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE=")];
+        for (plain, text) in vectors {
+            assert_eq!(encoded(plain.as_bytes()), text);
+            assert_eq!(decode(text).as_deref(), Some(plain.as_bytes()));
+        }
+        assert_eq!(encoded(&[0xfb, 0xff, 0xfe]), "+//+");
+    }
+
+    #[test]
+    fn only_what_encoding_gives_is_decoded() {
+        for text in ["Z", "Zg", "Zg=", "Zh==", "Zm9=", "Z===", "====", "Zg==Zg==", "Zm-_", "Zg==\n", "Zm 9", "=Zg="] {
+            assert_eq!(decode(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_survive(bytes: Vec<u8>) {
+            prop_assert_eq!(decode(&encoded(&bytes)), Some(bytes));
+        }
+
+        #[test]
+        fn bytes_have_one_text(text in "[A-D=+/]{0,8}") {
+            if let Some(bytes) = decode(&text) {
+                prop_assert_eq!(encoded(&bytes), text);
+            }
+        }
+    }
+}
