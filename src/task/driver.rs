@@ -144,6 +144,16 @@ struct Driver<'a> {
 impl<'a> Driver<'a> {
     fn start(context: &'a TaskContext, settings: TaskSettings, opened: Opened) -> Result<Self, TaskError> {
         let Opened { journal, state, missing, live_ends } = opened;
+        tracing::info!(
+            connector = context.connector.name,
+            topic = context.topic,
+            task = context.task,
+            entry = state.tip,
+            pending = state.intents.len(),
+            missing = missing.len(),
+            "task taken over"
+        );
+        context.metrics.took_over();
         let token = journal.token().0.clone();
         let spool = context.spool.task(&context.connector.name, &context.topic, context.task, &token)?;
         let now_ms = context.environment.clock.now_ms();

@@ -1,7 +1,9 @@
 //! What several integration tests share.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its share")]
 #![allow(clippy::unwrap_used, reason = "this is test code, though not in a test's own function")]
+#![allow(clippy::disallowed_methods, reason = "a test may wait for another process")]
 
+pub mod process;
 pub mod s3_server;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -1,0 +1,208 @@
+//! The real program as a child process, against real services.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+
+/// A variable that `make test` sets. Without it the test says that it does not run, and fails where services are required.
+pub fn service(name: &str) -> Option<String> {
+    let found = std::env::var(name).ok().filter(|value| !value.is_empty());
+    if found.is_none() {
+        println!("not run: {name} is not set; `make test` starts the services and sets it");
+        assert_ne!(std::env::var("SLUICE_TEST_REQUIRE_SERVICES").as_deref(), Ok("1"), "{name} is required");
+    }
+    found
+}
+
+/// Where a test archives to.
+#[derive(Clone, Debug)]
+pub enum Sink {
+    File,
+    Minio { endpoint: String, bucket: String, key: String, secret: String },
+}
+
+/// A folder with the settings of one worker and one connector.
+#[derive(Debug)]
+pub struct Setup {
+    dir: tempfile::TempDir,
+    sink: Sink,
+}
+
+impl Setup {
+    /// `more` are lines of the connector's YAML.
+    pub fn new(kafka: &str, topic: &str, sink: &Sink, more: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path();
+        fs::create_dir_all(path.join("connectors")).unwrap();
+        let setup = Self { sink: sink.clone(), dir };
+        let sink = match sink {
+            Sink::File => format!("{{ url: \"file://{}\", max_uploads: 1 }}", setup.archive()),
+            Sink::Minio { endpoint, .. } => {
+                format!(
+                    "{{ url: \"{}\", endpoint: \"{endpoint}\", flavor: minio, region: us-east-1, max_uploads: 1 }}",
+                    setup.archive()
+                )
+            }
+        };
+        fs::write(
+            setup.path("connectors/app-logs.yaml"),
+            format!("topics: [{topic}]\napp_id: {{ from: json, pointer: /app_id }}\nsink: {sink}\n{more}\n"),
+        )
+        .unwrap();
+        setup.write_worker(kafka, "worker-1", 0);
+        setup
+    }
+
+    /// Rewrites worker.yaml; port 0 lets the system choose.
+    pub fn write_worker(&self, kafka: &str, id: &str, http_port: u16) {
+        let spool = self.spool();
+        fs::write(
+            self.path("worker.yaml"),
+            format!(
+                "worker: {{ id: {id} }}\nkafka: {{ bootstrap_servers: [\"{kafka}\"] }}\nspool: {{ dir: \"{}\" }}\n\
+                 http: {{ listen: \"127.0.0.1:{http_port}\" }}\nshutdown_timeout: 20s\n",
+                spool.display()
+            ),
+        )
+        .unwrap();
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn spool(&self) -> PathBuf {
+        self.path("spool")
+    }
+
+    /// As dev/verify-archive takes it.
+    pub fn archive(&self) -> String {
+        match &self.sink {
+            Sink::File => self.path("archive").display().to_string(),
+            Sink::Minio { bucket, .. } => format!("s3://{bucket}/archive"),
+        }
+    }
+
+    /// Starts the worker; its log goes to `log`.
+    pub fn start(&self, arguments: &[&str], log: &str) -> Running {
+        let log = self.path(log);
+        let before = fs::metadata(&log).map_or(0, |found| found.len());
+        let out = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.arg("run").args(arguments).arg("--config").arg(self.path("worker.yaml"));
+        command.arg("--connectors").arg(self.path("connectors"));
+        if let Sink::Minio { key, secret, .. } = &self.sink {
+            command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
+        }
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(out).spawn().unwrap();
+        Running { child, log, before }
+    }
+
+    /// Archives up to the present end and stops; panics with the worker's log if it does not end well.
+    pub fn archive_to_the_end(&self) {
+        let mut running = self.start(&["--until-caught-up"], "to-the-end.log");
+        let status = running.child.wait().unwrap();
+        assert!(status.success(), "{status}: {}", running.last_lines());
+    }
+
+    /// The outside check: lists, decompresses with the lz4 tool, counts.
+    pub fn verify(&self, manifest: &Path) {
+        let output = Command::new(tool("dev/verify-archive"))
+            .arg(self.archive())
+            .arg("--manifest")
+            .arg(manifest)
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        println!("{text}");
+        assert!(output.status.success(), "the archive is not exact: {text}");
+    }
+}
+
+/// A running worker.
+#[derive(Debug)]
+pub struct Running {
+    pub child: Child,
+    log: PathBuf,
+    /// Length of the log when this worker started.
+    before: u64,
+}
+
+impl Running {
+    /// kill -9.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// kill -TERM, and how it ended.
+    pub fn terminate(&mut self) -> ExitStatus {
+        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(status.success());
+        self.child.wait().unwrap()
+    }
+
+    /// Waits until this worker's log says `text`; panics when it ends before, or after a minute.
+    pub fn wait_for(&mut self, text: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        loop {
+            if self.log().contains(text) {
+                return;
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the worker ended ({ended:?}) before {text:?}: {}", self.last_lines());
+            assert!(std::time::Instant::now() < deadline, "no {text:?} within a minute: {}", self.last_lines());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
+    /// What this worker logged.
+    pub fn log(&self) -> String {
+        let bytes = fs::read(&self.log).unwrap_or_default();
+        let from = usize::try_from(self.before).unwrap().min(bytes.len());
+        String::from_utf8_lossy(&bytes[from..]).into_owned()
+    }
+
+    pub fn last_lines(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(30)..].join("\n")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn tool(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+/// Produces records in the background; `manifest` says afterwards which.
+pub fn produce(kafka: &str, topic: &str, records: u64, rate: Option<u64>, manifest: &Path) -> Child {
+    // Cargo builds the examples of a package for its tests, beside them.
+    let tests = std::env::current_exe().unwrap();
+    let loadgen = tests.parent().and_then(Path::parent).unwrap().join("examples/loadgen");
+    assert!(loadgen.exists(), "{} is not built", loadgen.display());
+    let mut command = Command::new(loadgen);
+    command.args([
+        "--bootstrap",
+        kafka,
+        "--topic",
+        topic,
+        "--apps",
+        "40",
+        "--partitions",
+        "4",
+        "--batch-records",
+        "500",
+    ]);
+    command.args(["--records", &records.to_string()]).arg("--manifest").arg(manifest);
+    if let Some(rate) = rate {
+        command.args(["--rate", &rate.to_string()]);
+    }
+    command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+}
