@@ -8,7 +8,7 @@ import json
 import os
 import sys
 
-HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "peak RSS MB", "objects", "GB stored", "dup/lost", "exact")
+HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "peak RSS MB", "objects", "MB stored", "dup/lost", "exact")
 
 
 def row(folder):
@@ -30,7 +30,7 @@ def row(folder):
         f"{cpu / gigabytes:.2f}",
         f"{cost['peak_rss_bytes'] / 1e6:.0f}",
         f"{verdict['objects']:,}",
-        f"{verdict['bytes_stored'] / 1e9:.2f}",
+        f"{verdict['bytes_stored'] / 1e6:,.0f}",
         f"{verdict['duplicates']:,}/{verdict['lost']:,}",
         "NO" if verdict["problems"] else "yes",
     )
