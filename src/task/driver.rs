@@ -154,6 +154,11 @@ impl<'a> Driver<'a> {
             "task taken over"
         );
         context.metrics.took_over();
+        context.status.update(|report| {
+            for (&partition, &end) in &live_ends {
+                report.partitions.entry(partition).or_default().end = Some(end);
+            }
+        });
         let token = journal.token().0.clone();
         let spool = context.spool.task(&context.connector.name, &context.topic, context.task, &token)?;
         let now_ms = context.environment.clock.now_ms();
@@ -253,6 +258,8 @@ impl<'a> Driver<'a> {
     fn on_tick(&mut self) {
         let now_ms = self.now_ms();
         self.core.on_tick(now_ms);
+        // Also without records of its own: other tasks wait for the same budget.
+        self.relieve_memory();
         let spool = &self.context.spool;
         let ceiling = spool.max_bytes() / 100 * 90;
         if spool.used_bytes() > ceiling {
