@@ -3,6 +3,7 @@
 //! Owns: which client reads ([`connect`]). Does not own: what becomes of the records.
 //!
 //! - [`rskafka_source`]: on the crate rskafka; no transactions, no topic ids.
+//! - [`native`]: the protocol itself; every kind of topic.
 //! - [`memory`]: a cluster in memory, for tests of the pipeline.
 //!
 //! One contract suite holds them all to the same behaviour.
@@ -13,6 +14,7 @@ mod contract;
 #[cfg(test)]
 mod contract_services;
 pub mod memory;
+pub mod native;
 mod rskafka_reader;
 pub mod rskafka_source;
 
