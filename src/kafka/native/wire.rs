@@ -36,6 +36,11 @@ impl Reader {
         Self { bytes, at: 0, flexible }
     }
 
+    /// Changes the encoding: an answer's header may have another than its body.
+    pub fn set_flexible(&mut self, flexible: bool) {
+        self.flexible = flexible;
+    }
+
     fn left(&self) -> &[u8] {
         self.bytes.get(self.at..).unwrap_or_default()
     }
