@@ -1,0 +1,3 @@
+//! What tests against real services share.
+
+pub mod kafka;
