@@ -15,6 +15,9 @@ use support::kafka::{Oracle, Reading, address, config, ends, read_all, request, 
 const COMMITTED: Isolation = Isolation::ReadCommitted;
 const UNCOMMITTED: Isolation = Isolation::ReadUncommitted;
 
+/// Tests of this file, which may run at once and have two sockets each.
+const TESTS: usize = 7;
+
 async fn start() -> Option<(Oracle, Arc<dyn Kafka>)> {
     let address = address()?;
     let kafka = native::connect(&config(&address)).await.unwrap();
@@ -153,10 +156,9 @@ async fn two_hundred_partitions_share_two_sockets() {
     let mut reading = Reading::start(&*kafka, wide);
     reading.until(&ends).await;
     assert_eq!(reading.sorted(), oracle.dump(&topic, COMMITTED));
+    // One for fetches, one for everything else; each test has a process-wide count of its own only when it runs alone.
     let port: u16 = address().unwrap().rsplit_once(':').unwrap().1.parse().unwrap();
-    let sockets = sockets_to(port);
-    // Other tests of this process have their own two.
-    eprintln!("{sockets} sockets");
+    assert!(sockets_to(port) <= 2 * TESTS, "{} sockets", sockets_to(port));
     oracle.ask(&format!("produce {topic} 77 none 10 50"));
     let more = BTreeMap::from([(77, ends[&77] + 10)]);
     reading.until(&more).await;

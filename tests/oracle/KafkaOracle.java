@@ -100,6 +100,7 @@ public class KafkaOracle {
         c.put("max.request.size", "20000000");
         c.put("buffer.memory", "64000000");
         if (transactionalId != null) c.put("transactional.id", transactionalId);
+        else c.putAll(Map.of("enable.idempotence", "false", "max.in.flight.requests.per.connection", "1"));
         KafkaProducer<byte[], byte[]> producer = new KafkaProducer<>(c, new ByteArraySerializer(), new ByteArraySerializer());
         if (transactionalId != null) producer.initTransactions();
         return producer;
@@ -118,11 +119,15 @@ public class KafkaOracle {
     static String produce(String topic, int partition, String codec, int count, int size) throws Exception {
         try (KafkaProducer<byte[], byte[]> producer = producer(codec, null)) {
             int partitions = partition >= 0 ? 1 : producer.partitionsFor(topic).size();
+            Exception[] failure = {null};
             for (int n = 0; n < count; n++) {
                 int to = partition >= 0 ? partition : n % partitions;
-                producer.send(new ProducerRecord<>(topic, to, bytes("k" + n), value(n, size)));
+                producer.send(new ProducerRecord<>(topic, to, bytes("k" + n), value(n, size)), (sent, error) -> {
+                    if (error != null) failure[0] = error;
+                });
             }
             producer.flush();
+            if (failure[0] != null) throw failure[0];
         }
         return "";
     }

@@ -142,15 +142,29 @@ impl Cluster {
         let mut now = BTreeMap::new();
         for broker in &answer.brokers {
             let Some(address) = Address::from_parts(&broker.host, broker.port) else { continue };
-            let same = known.remove(&broker.id).filter(|node| node.address == address);
+            // A bootstrap server named as it is configured keeps its connection.
+            let mut before = known.get(&broker.id).into_iter().chain(&self.bootstrap);
+            let same = before.find(|node| node.address == address).cloned();
             now.insert(broker.id, same.unwrap_or_else(|| Node::new(address)));
         }
         // An answer without brokers comes from one that just started; what was known still helps.
         if !now.is_empty() {
             *known = now;
+            self.leave_bootstrap(&known);
         }
         drop(known);
         Ok(answer)
+    }
+
+    /// Closes the connections to addresses that were only the way in, like a load balancer's.
+    fn leave_bootstrap(&self, known: &BTreeMap<i32, Arc<Node>>) {
+        for node in &self.bootstrap {
+            if !known.values().any(|known| Arc::ptr_eq(known, node))
+                && let Ok(mut connection) = node.connection.try_lock()
+            {
+                *connection = None;
+            }
+        }
     }
 
     /// Asks for one topic; `None`: there is none.
