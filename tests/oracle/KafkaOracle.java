@@ -58,6 +58,7 @@ public class KafkaOracle {
             case "leader": return "" + leader(a[1], num(a[2]));
             case "dump": return dump(a[1], a[2], a[3]);
             case "lag": return lag(a[1]);
+            case "allow": return allow(a[1], a[2]);
             default: throw new IllegalArgumentException("unknown command");
         }
     }
@@ -266,6 +267,15 @@ public class KafkaOracle {
         }
         Collections.sort(lines);
         return lines;
+    }
+
+    static String allow(String user, String topic) throws Exception {
+        var pattern = new org.apache.kafka.common.resource.ResourcePattern(org.apache.kafka.common.resource.ResourceType.TOPIC, topic,
+            org.apache.kafka.common.resource.PatternType.LITERAL);
+        var entry = new org.apache.kafka.common.acl.AccessControlEntry("User:" + user, "*", org.apache.kafka.common.acl.AclOperation.READ,
+            org.apache.kafka.common.acl.AclPermissionType.ALLOW);
+        admin.createAcls(List.of(new org.apache.kafka.common.acl.AclBinding(pattern, entry))).all().get();
+        return "";
     }
 
     /** Committed offsets of a group, as kafka-consumer-groups sees them. */

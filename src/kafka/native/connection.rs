@@ -14,6 +14,7 @@ use crate::kafka::native::messages::api_versions::ApiVersions;
 use crate::kafka::native::messages::{Api, Request};
 use crate::kafka::native::security::Security;
 use crate::kafka::native::stream::{Address, Stream};
+use crate::kafka::native::tls;
 use crate::kafka::native::wire::{Reader, Writer};
 use crate::pipeline::source::SourceError;
 
@@ -247,9 +248,13 @@ impl Connection {
             ))),
             Ok(Ok(0)) => Err(self.unreachable(format!("connection closed instead of an answer to {what}"))),
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(error)) => Err(self.unreachable(format!("{what}: {error}"))),
+            Ok(Err(error)) => Err(self.failed(what, &error)),
             Err(_) => Err(self.unreachable(format!("no answer to {what} within {} s", limit.as_secs()))),
         }
+    }
+
+    fn failed(&self, what: &str, error: &std::io::Error) -> SourceError {
+        tls::explain(format!("broker {}", self.address), what, error)
     }
 
     pub(super) fn unreachable(&self, message: String) -> SourceError {

@@ -22,12 +22,16 @@ mod decoding;
 mod errors;
 mod fetching;
 mod messages;
+mod oauth;
 mod offsets;
 mod partition;
 mod reader;
 mod records;
+mod sasl;
+mod scram;
 mod security;
 mod stream;
+mod tls;
 mod wire;
 
 use std::sync::Arc;
