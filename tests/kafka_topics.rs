@@ -16,7 +16,7 @@ const COMMITTED: Isolation = Isolation::ReadCommitted;
 const UNCOMMITTED: Isolation = Isolation::ReadUncommitted;
 
 /// Tests of this file, which may run at once and have two sockets each.
-const TESTS: usize = 7;
+const TESTS: usize = 9;
 
 async fn start() -> Option<(Oracle, Arc<dyn Kafka>)> {
     let address = address()?;
@@ -143,6 +143,32 @@ async fn a_recreated_topic_is_never_read_with_old_positions() {
     later.starts = vec![(0, 10)];
     let error = Reading::start(&*kafka, later).failure().await;
     assert!(matches!(error, SourceError::Recreated { .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn group_offsets_are_seen_by_kafka_s_tools() {
+    let Some((mut oracle, kafka)) = start().await else { return };
+    let (topic, group) = (unique("group"), unique("sluice-test"));
+    oracle.ask(&format!("create {topic} 2 1"));
+    oracle.ask(&format!("produce {topic} -1 none 20 50"));
+    kafka.commit(&group, &topic, &[(0, 5), (1, 10)]).await.unwrap();
+    assert_eq!(oracle.ask(&format!("lag {group}")), format!("{topic}-0=5 {topic}-1=10"));
+    kafka.commit(&group, &topic, &[(0, 7)]).await.unwrap();
+    assert_eq!(oracle.ask(&format!("lag {group}")), format!("{topic}-0=7 {topic}-1=10"));
+    oracle.ask(&format!("join {group} {topic}"));
+    let error = kafka.commit(&group, &topic, &[(0, 8)]).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("live members")), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_an_epoch_is_found() {
+    let Some((mut oracle, kafka)) = start().await else { return };
+    let topic = unique("epoch");
+    oracle.ask(&format!("create {topic} 1 1"));
+    oracle.ask(&format!("produce {topic} 0 none 20 50"));
+    assert_eq!(kafka.truncated_to(&topic, 0, 0, 20).await.unwrap(), None, "nothing was truncated");
+    assert_eq!(kafka.truncated_to(&topic, 0, 0, 21).await.unwrap(), Some(20));
+    assert_eq!(kafka.truncated_to(&topic, 0, -1, 21).await.unwrap(), None, "no epoch is known");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -20,6 +20,7 @@ import org.apache.kafka.common.serialization.*;
 public class KafkaOracle {
     static String bootstrap;
     static Admin admin;
+    static final List<KafkaConsumer<byte[], byte[]>> joined = new ArrayList<>();
     static final Map<String, KafkaProducer<byte[], byte[]>> open = new HashMap<>();
 
     public static void main(String[] args) throws Exception {
@@ -58,6 +59,7 @@ public class KafkaOracle {
             case "leader": return "" + leader(a[1], num(a[2]));
             case "dump": return dump(a[1], a[2], a[3]);
             case "lag": return lag(a[1]);
+            case "join": return join(a[1], a[2]);
             case "allow": return allow(a[1], a[2]);
             default: throw new IllegalArgumentException("unknown command");
         }
@@ -267,6 +269,16 @@ public class KafkaOracle {
         }
         Collections.sort(lines);
         return lines;
+    }
+
+    /** A member that stays in the group. */
+    static String join(String group, String topic) throws Exception {
+        KafkaConsumer<byte[], byte[]> consumer = new KafkaConsumer<>(Map.of("bootstrap.servers", bootstrap, "group.id", group),
+            new ByteArrayDeserializer(), new ByteArrayDeserializer());
+        consumer.subscribe(List.of(topic));
+        while (consumer.assignment().isEmpty()) consumer.poll(Duration.ofMillis(100));
+        joined.add(consumer);
+        return "";
     }
 
     static String allow(String user, String topic) throws Exception {

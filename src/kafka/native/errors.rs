@@ -6,15 +6,12 @@ pub const NONE: i16 = 0;
 pub const OFFSET_OUT_OF_RANGE: i16 = 1;
 pub const CORRUPT_MESSAGE: i16 = 2;
 pub const UNKNOWN_TOPIC_OR_PARTITION: i16 = 3;
-pub const COORDINATOR_LOAD_IN_PROGRESS: i16 = 14;
-pub const COORDINATOR_NOT_AVAILABLE: i16 = 15;
-pub const NOT_COORDINATOR: i16 = 16;
+pub const ILLEGAL_GENERATION: i16 = 22;
 pub const UNKNOWN_MEMBER_ID: i16 = 25;
 pub const UNSUPPORTED_VERSION: i16 = 35;
 pub const FETCH_SESSION_ID_NOT_FOUND: i16 = 70;
 pub const INVALID_FETCH_SESSION_EPOCH: i16 = 71;
 pub const UNSUPPORTED_COMPRESSION_TYPE: i16 = 76;
-pub const UNKNOWN_TOPIC_ID: i16 = 100;
 pub const FETCH_SESSION_TOPIC_ID_ERROR: i16 = 106;
 
 /// The name in Kafka's documentation, for messages.

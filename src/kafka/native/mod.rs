@@ -21,6 +21,7 @@ mod decode;
 mod decoding;
 mod errors;
 mod fetching;
+mod group_offsets;
 mod messages;
 mod oauth;
 mod offsets;
@@ -42,6 +43,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::KafkaConfig;
 use crate::kafka::native::cluster::{Cluster, topic_id};
+use crate::kafka::native::group_offsets::Coordinators;
 use crate::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 
 /// Connects to the cluster of the settings.
@@ -52,12 +54,13 @@ use crate::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceE
 pub async fn connect(config: &KafkaConfig) -> Result<Arc<dyn Kafka>, SourceError> {
     let cluster = Arc::new(Cluster::new(config)?);
     cluster.metadata(Some(Vec::new())).await?;
-    Ok(Arc::new(NativeKafka { cluster }))
+    Ok(Arc::new(NativeKafka { cluster, coordinators: Coordinators::default() }))
 }
 
 #[derive(Debug)]
 struct NativeKafka {
     cluster: Arc<Cluster>,
+    coordinators: Coordinators,
 }
 
 #[async_trait]
@@ -80,6 +83,20 @@ impl Kafka for NativeKafka {
 
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError> {
         offsets::offset(&self.cluster, topic, partition, at, isolation).await
+    }
+
+    async fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), SourceError> {
+        self.coordinators.commit(&self.cluster, group, topic, offsets).await
+    }
+
+    async fn truncated_to(
+        &self,
+        topic: &str,
+        partition: i32,
+        leader_epoch: i32,
+        offset: i64,
+    ) -> Result<Option<i64>, SourceError> {
+        offsets::truncated_to(&self.cluster, topic, partition, leader_epoch, offset).await
     }
 
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader {

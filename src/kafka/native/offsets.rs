@@ -10,6 +10,7 @@ use crate::kafka::backoff::Backoff;
 use crate::kafka::native::cluster::Cluster;
 use crate::kafka::native::errors;
 use crate::kafka::native::messages::list_offsets::{EARLIEST, LATEST, ListOffsets};
+use crate::kafka::native::messages::offset_for_leader_epoch::OffsetForLeaderEpoch;
 use crate::pipeline::source::{At, Isolation, SourceError};
 
 /// How long a question is asked again, while a leader is elected for example.
@@ -43,28 +44,98 @@ async fn find(
     timestamp: i64,
     isolation: Isolation,
 ) -> Result<i64, SourceError> {
-    let give_up = Instant::now() + ASK_LIMIT;
-    let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+    let read_committed = isolation == Isolation::ReadCommitted;
+    let mut retry = Retry::new();
     loop {
-        let no_topic = || SourceError::NoTopic { topic: topic.to_owned() };
-        let metadata = cluster.topic(topic).await?.ok_or_else(no_topic)?;
-        let found = metadata.partitions.iter().find(|found| found.partition == partition).ok_or_else(no_topic)?;
-        let answer = if found.leader < 0 {
-            Err(unreachable(topic, partition, "it has no leader".into()))
-        } else {
-            let request = ListOffsets {
-                topic: topic.to_owned(),
-                partition,
-                leader_epoch: found.leader_epoch,
-                timestamp,
-                read_committed: isolation == Isolation::ReadCommitted,
-            };
-            ask(cluster, found.leader, &request).await
+        let answer = match leader(cluster, topic, partition).await {
+            Ok((leader, leader_epoch)) => {
+                let topic = topic.to_owned();
+                ask(cluster, leader, &ListOffsets { topic, partition, leader_epoch, timestamp, read_committed }).await
+            }
+            Err(error) => Err(error),
         };
         match answer {
-            Err(SourceError::Unreachable { .. }) if Instant::now() < give_up => backoff.wait().await,
+            Err(SourceError::Unreachable { .. }) if retry.again().await => {}
             answer => return answer,
         }
+    }
+}
+
+/// Where the leader's log ends the epoch, if that is below `offset`.
+///
+/// # Errors
+/// As [`offset`].
+pub async fn truncated_to(
+    cluster: &Cluster,
+    topic: &str,
+    partition: i32,
+    leader_epoch: i32,
+    offset: i64,
+) -> Result<Option<i64>, SourceError> {
+    if leader_epoch < 0 {
+        return Ok(None);
+    }
+    let mut retry = Retry::new();
+    loop {
+        let answer = match leader(cluster, topic, partition).await {
+            Ok((leader, current_leader_epoch)) => {
+                let topic = topic.to_owned();
+                let request = OffsetForLeaderEpoch { topic, partition, current_leader_epoch, leader_epoch };
+                epoch_end(cluster, leader, &request).await
+            }
+            Err(error) => Err(error),
+        };
+        match answer {
+            Err(SourceError::Unreachable { .. }) if retry.again().await => {}
+            Err(error) => return Err(error),
+            // An end of -1: the leader knows nothing as old as this.
+            Ok((found_epoch, end)) if end >= 0 && (found_epoch < leader_epoch || end < offset) => {
+                return Ok(Some(end.min(offset)));
+            }
+            Ok(_) => return Ok(None),
+        }
+    }
+}
+
+async fn epoch_end(cluster: &Cluster, leader: i32, request: &OffsetForLeaderEpoch) -> Result<(i32, i64), SourceError> {
+    let (topic, partition) = (&request.topic, request.partition);
+    let answer = cluster.ask(leader, request).await?;
+    let found = answer.into_iter().find(|answer| answer.partition == partition);
+    let found = found.ok_or_else(|| unreachable(topic, partition, "the answer leaves it out".into()))?;
+    check(topic, partition, found.error)?;
+    Ok((found.leader_epoch, found.end_offset))
+}
+
+/// A partition's leader and its epoch.
+async fn leader(cluster: &Cluster, topic: &str, partition: i32) -> Result<(i32, i32), SourceError> {
+    let no_topic = || SourceError::NoTopic { topic: topic.to_owned() };
+    let metadata = cluster.topic(topic).await?.ok_or_else(no_topic)?;
+    let found = metadata.partitions.iter().find(|found| found.partition == partition).ok_or_else(no_topic)?;
+    if found.leader < 0 {
+        return Err(unreachable(topic, partition, "it has no leader".into()));
+    }
+    Ok((found.leader, found.leader_epoch))
+}
+
+/// How often a question is asked again, while leaders move for example.
+struct Retry {
+    give_up: Instant,
+    backoff: Backoff,
+}
+
+impl Retry {
+    fn new() -> Self {
+        let backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+        Self { give_up: Instant::now() + ASK_LIMIT, backoff }
+    }
+
+    /// Waits; false when it took too long already.
+    async fn again(&mut self) -> bool {
+        let again = Instant::now() < self.give_up;
+        if again {
+            self.backoff.wait().await;
+        }
+        again
     }
 }
 
@@ -86,8 +157,13 @@ async fn ask(cluster: &Cluster, leader: i32, request: &ListOffsets) -> Result<i6
     let (topic, partition) = (&request.topic, request.partition);
     let answer = answer.into_iter().find(|answer| answer.partition == partition);
     let answer = answer.ok_or_else(|| unreachable(topic, partition, "the answer leaves it out".into()))?;
-    match answer.error {
-        errors::NONE => Ok(answer.offset),
+    check(topic, partition, answer.error)?;
+    Ok(answer.offset)
+}
+
+fn check(topic: &str, partition: i32, code: i16) -> Result<(), SourceError> {
+    match code {
+        errors::NONE => Ok(()),
         code if errors::is_refusal(code) => {
             Err(SourceError::Refused { what: format!("topic {topic}"), message: errors::name(code) })
         }
