@@ -135,7 +135,7 @@ pub fn line(record: &Record<'_>) -> String {
 
 /// A read under way.
 pub struct Reading {
-    pub reader: Option<Reader>,
+    _reader: Reader,
     pub events: mpsc::Receiver<SourceEvent>,
     pub positions: BTreeMap<i32, i64>,
     pub lines: Vec<String>,
@@ -145,13 +145,7 @@ pub struct Reading {
 impl Reading {
     pub fn start(kafka: &dyn Kafka, request: ReadRequest) -> Self {
         let (sender, events) = mpsc::channel(8);
-        Self {
-            reader: Some(kafka.read(request, sender)),
-            events,
-            positions: BTreeMap::new(),
-            lines: Vec::new(),
-            waits: 0,
-        }
+        Self { _reader: kafka.read(request, sender), events, positions: BTreeMap::new(), lines: Vec::new(), waits: 0 }
     }
 
     /// Takes one event; a failure is returned.

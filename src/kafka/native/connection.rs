@@ -15,7 +15,7 @@ use crate::kafka::native::messages::{Api, Request};
 use crate::kafka::native::security::Security;
 use crate::kafka::native::stream::{Address, Stream};
 use crate::kafka::native::tls;
-use crate::kafka::native::wire::{Reader, Writer};
+use crate::kafka::native::wire::{Reader, WireError, Writer};
 use crate::pipeline::source::SourceError;
 
 /// Longest wait for the first byte of an answer that the broker doesn't hold back on purpose.
@@ -71,10 +71,6 @@ impl Connection {
             connection.expires = Some(Instant::now() + lifetime.mul_f64(0.8));
         }
         Ok(connection)
-    }
-
-    pub fn address(&self) -> &Address {
-        &self.address
     }
 
     /// Whether another request may be sent.
@@ -158,9 +154,11 @@ impl Connection {
             if is_versions && version == 0 {
                 wire.set_flexible(false);
             }
-            R::read(&mut wire, version)
+            let answer = R::read(&mut wire, version)?;
+            wire.finish()?;
+            Ok(answer)
         })();
-        read.map_err(|error| {
+        read.map_err(|error: WireError| {
             self.broken = true;
             self.unreachable(format!("answer to {} v{version} can't be read: {error}", R::API.name))
         })

@@ -64,15 +64,11 @@ impl<'a> Decoder<'a> {
                 next_offset: fetched.position,
                 end_offset: fetched.end_offset,
                 log_start_offset: (fetched.log_start_offset >= 0).then_some(fetched.log_start_offset),
+                leader_epoch: None,
             },
             silent: true,
             failed: false,
         }
-    }
-
-    /// The position after all blocks so far.
-    pub fn position(&self) -> i64 {
-        self.position
     }
 
     fn next_block(&mut self) -> Result<Option<Block>, DecodeError> {
@@ -106,6 +102,9 @@ impl<'a> Decoder<'a> {
             }
             self.rest = rest;
             self.position = self.position.max(batch.next_offset());
+            if batch.leader_epoch >= 0 {
+                self.template.leader_epoch = Some(batch.leader_epoch);
+            }
             if decompressed.len() >= BLOCK_BYTES {
                 break;
             }

@@ -341,6 +341,7 @@ fn large_answers_become_several_blocks_without_copies_of_uncompressed_data() {
         .map(|block| (block.spans.len(), block.next_offset, range.contains(&block.data.as_ptr())))
         .collect();
     assert_eq!(shape, [(3, 3, false), (1, 4, false), (4, 8, true)]);
+    assert!(blocks.iter().all(|block| block.leader_epoch == Some(3)));
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::pipeline::source::SourceError;
 #[derive(Debug)]
 pub struct Done {
     pub broker: i32,
-    /// (partition, offset) of the request.
+    /// (partition, offset) that the broker was to fetch.
     pub asked: Vec<(i32, i64)>,
     /// `None` after a failure.
     pub connection: Option<Connection>,
@@ -30,10 +30,10 @@ pub async fn fetch(
     broker: i32,
     connection: Option<Connection>,
     request: Fetch,
+    asked: Vec<(i32, i64)>,
     budget: Budget,
 ) -> Done {
-    let asked = request.partitions.iter().map(|each| (each.partition, each.offset)).collect();
-    let connection = match connection.filter(Connection::is_usable) {
+    let connection = match connection {
         Some(connection) => Ok(connection),
         None => cluster.connect(broker).await,
     };

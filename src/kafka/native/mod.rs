@@ -31,6 +31,7 @@ mod records;
 mod sasl;
 mod scram;
 mod security;
+mod session;
 mod stream;
 mod tls;
 mod wire;

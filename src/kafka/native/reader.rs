@@ -29,6 +29,7 @@ use crate::kafka::native::messages::fetch::{Fetch, FetchAnswer, FetchPartition, 
 use crate::kafka::native::messages::metadata::TopicMetadata;
 use crate::kafka::native::offsets;
 use crate::kafka::native::partition::{Partition, Status, walk};
+use crate::kafka::native::session::Session;
 use crate::pipeline::budget::Permit;
 use crate::pipeline::source::{Isolation, ReadRequest, SourceError, SourceEvent};
 
@@ -55,9 +56,18 @@ const BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_
 #[derive(Debug)]
 struct Broker {
     connection: Option<Connection>,
+    session: Session,
     busy: bool,
     retry_at: Option<Instant>,
     backoff: Backoff,
+}
+
+/// The broker forgot the session or sees it at another point: the next request starts a new one.
+fn is_session_error(code: i16) -> bool {
+    matches!(
+        code,
+        errors::FETCH_SESSION_ID_NOT_FOUND | errors::INVALID_FETCH_SESSION_EPOCH | errors::FETCH_SESSION_TOPIC_ID_ERROR
+    )
 }
 
 /// What the log's ends are, asked after a position was out of range.
@@ -269,6 +279,7 @@ impl Reading {
         for (id, mut partitions) in ready {
             let broker = self.brokers.entry(id).or_insert_with(|| Broker {
                 connection: None,
+                session: Session::default(),
                 busy: false,
                 retry_at: None,
                 backoff: BACKOFF,
@@ -286,21 +297,27 @@ impl Reading {
                 last_fetched_epoch: partition.last_fetched_epoch,
                 max_bytes: partition.max_bytes,
             };
+            let wanted: Vec<FetchPartition> = partitions.iter().map(fetch_partition).collect();
+            let connection = broker.connection.take().filter(Connection::is_usable);
+            if connection.is_none() {
+                broker.session.reset();
+            }
+            let changes = broker.session.changes(&wanted);
             let request = Fetch {
                 max_wait_ms: if held_back.contains(&id) { SHORT_WAIT_MS } else { MAX_WAIT_MS },
                 max_bytes,
                 read_committed: self.request.isolation == Isolation::ReadCommitted,
-                session_id: 0,
-                session_epoch: -1,
+                session_id: changes.session_id,
+                session_epoch: changes.session_epoch,
                 topic: self.request.topic.clone(),
                 topic_id: self.topic_id.unwrap_or_default(),
-                partitions: partitions.iter().map(fetch_partition).collect(),
-                forgotten: Vec::new(),
+                partitions: changes.partitions,
+                forgotten: changes.forgotten,
                 rack: self.cluster.client_rack().unwrap_or_default().to_owned(),
             };
-            let (cluster, connection) = (Arc::clone(&self.cluster), broker.connection.take());
-            let budget = self.request.budget.clone();
-            self.fetches.push(Box::pin(fetching::fetch(cluster, id, connection, request, budget)));
+            let asked = wanted.iter().map(|each| (each.partition, each.offset)).collect();
+            let (cluster, budget) = (Arc::clone(&self.cluster), self.request.budget.clone());
+            self.fetches.push(Box::pin(fetching::fetch(cluster, id, connection, request, asked, budget)));
         }
     }
 
@@ -318,9 +335,13 @@ impl Reading {
                 return partitions.into_iter().for_each(|partition| self.fail(partition, error.clone()));
             }
         };
+        if is_session_error(answer.error) {
+            return broker.session.reset();
+        }
         if answer.error != errors::NONE {
             return self.broker_failed(done.broker, &format!("fetch: {}", errors::name(answer.error)));
         }
+        broker.session.answered(answer.session_id);
         broker.backoff.reset();
         if answer.throttle_ms > 0 {
             broker.retry_at = Some(now + Duration::from_millis(answer.throttle_ms as u64));
@@ -331,6 +352,7 @@ impl Reading {
     fn broker_failed(&mut self, id: i32, reason: &str) {
         let now = Instant::now();
         let Some(broker) = self.brokers.get_mut(&id) else { return };
+        broker.session.reset();
         broker.retry_at = Some(now + broker.backoff.next_wait(getrandom::u32().unwrap_or_default()));
         for partition in self.partitions.values_mut().filter(|partition| partition.broker(now) == id) {
             partition.replica = None;

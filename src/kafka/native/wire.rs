@@ -174,11 +174,6 @@ impl Writer {
         Self { bytes: Vec::new(), flexible }
     }
 
-    /// Changes the encoding: a request's header may have another than its body.
-    pub fn set_flexible(&mut self, flexible: bool) {
-        self.flexible = flexible;
-    }
-
     pub fn bool(&mut self, value: bool) {
         self.bytes.push(u8::from(value));
     }
