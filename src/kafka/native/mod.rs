@@ -20,6 +20,8 @@ mod connection;
 mod decode;
 mod decoding;
 mod errors;
+#[cfg(test)]
+mod fake_broker;
 mod fetching;
 mod group_offsets;
 mod messages;

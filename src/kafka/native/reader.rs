@@ -583,3 +583,7 @@ impl Reading {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "reader_tests.rs"]
+mod tests;
