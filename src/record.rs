@@ -146,6 +146,8 @@ pub struct Block {
     pub end_offset: i64,
     /// First offset the broker still has, where it told.
     pub log_start_offset: Option<i64>,
+    /// Leader epoch of the last batch, where the client tells: kept with a position, it shows a truncated log later.
+    pub leader_epoch: Option<i32>,
 }
 
 impl Block {
@@ -219,7 +221,15 @@ impl BlockBuilder {
     }
 
     pub fn finish(self, partition: i32, next_offset: i64, end_offset: i64) -> Block {
-        Block { partition, data: self.data.into(), spans: self.spans, next_offset, end_offset, log_start_offset: None }
+        Block {
+            partition,
+            data: self.data.into(),
+            spans: self.spans,
+            next_offset,
+            end_offset,
+            log_start_offset: None,
+            leader_epoch: None,
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use rskafka::record::Record;
 use crate::config::{KafkaConfig, KafkaSecurity, SaslConfig, SecurityProtocol, TlsConfig};
 use crate::kafka::contract::{self, Cluster};
 use crate::kafka::memory::MemoryRecord;
-use crate::kafka::rskafka_source;
+use crate::kafka::{native, rskafka_source};
 use crate::pipeline::source::Kafka;
 
 /// The address of the test cluster; `None`, with the reason printed, where there is none.
@@ -101,4 +101,11 @@ async fn rskafka_keeps_the_contract() {
     let Some(address) = address() else { return };
     let kafka = rskafka_source::connect(&config(&address)).await.unwrap();
     contract::run(&RealCluster::new(&address, kafka).await, &prefix("rskafka")).await;
+}
+
+#[tokio::test]
+async fn native_keeps_the_contract() {
+    let Some(address) = address() else { return };
+    let kafka = native::connect(&config(&address)).await.unwrap();
+    contract::run(&RealCluster::new(&address, kafka).await, &prefix("native")).await;
 }

@@ -3,6 +3,7 @@
 //! Owns: which client reads ([`connect`]). Does not own: what becomes of the records.
 //!
 //! - [`rskafka_source`]: on the crate rskafka; no transactions, no topic ids.
+//! - [`native`]: the protocol itself; every kind of topic.
 //! - [`memory`]: a cluster in memory, for tests of the pipeline.
 //!
 //! One contract suite holds them all to the same behaviour.
@@ -13,6 +14,7 @@ mod contract;
 #[cfg(test)]
 mod contract_services;
 pub mod memory;
+pub mod native;
 mod rskafka_reader;
 pub mod rskafka_source;
 
@@ -27,5 +29,5 @@ use crate::pipeline::source::{Kafka, SourceError};
 /// [`SourceError::Unreachable`] when no bootstrap server answers, [`SourceError::Refused`] for settings that the cluster or
 /// this client doesn't accept.
 pub async fn connect(config: &KafkaConfig) -> Result<Arc<dyn Kafka>, SourceError> {
-    rskafka_source::connect(config).await
+    native::connect(config).await
 }

@@ -152,6 +152,8 @@ pub enum Entry {
     Start { settings: SettingsRecord, identity: Identity, lows: BTreeMap<i32, i64>, time_ms: i64 },
     /// Partitions that were not there before, with where they begin.
     Partitions { lows: BTreeMap<i32, i64>, time_ms: i64 },
+    /// What the first start could not tell of the identity; only what was unknown may become known.
+    Adopt { identity: Identity },
     /// Seals, completions and lows.
     Commit(Commit),
     /// The whole state; entries below it may be deleted, Takeovers excepted.

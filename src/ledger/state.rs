@@ -131,6 +131,7 @@ impl State {
                 }
                 self.add_partitions(lows, *time_ms)
             }
+            Entry::Adopt { identity } => self.adopt(identity),
             Entry::Commit(commit) => self.apply_commit(number, commit),
             Entry::Snapshot { state } => {
                 let pruned = self.pruned();
@@ -142,6 +143,20 @@ impl State {
                 Ok(())
             }
         }
+    }
+
+    fn adopt(&mut self, identity: &Identity) -> Result<(), String> {
+        let known = &self.identity;
+        let keeps = |known: &Option<String>, found: &Option<String>| known.is_none() || known == found;
+        let topic = |identity: &Identity| identity.topic_id.as_ref().map(|id| id.0.clone());
+        if !keeps(&known.cluster_id, &identity.cluster_id)
+            || !keeps(&topic(known), &topic(identity))
+            || known.incarnation != identity.incarnation
+        {
+            return Err("it replaces a known cluster or topic id".to_owned());
+        }
+        self.identity = identity.clone();
+        Ok(())
     }
 
     fn add_partitions(&mut self, lows: &BTreeMap<i32, i64>, since_ms: i64) -> Result<(), String> {

@@ -147,6 +147,20 @@ fn log_start(lows: &[(i32, i64)]) -> Entry {
 }
 
 #[test]
+fn an_unknown_identity_is_adopted_once() {
+    let known = |topic: &str| Identity {
+        cluster_id: Some("c".to_owned()),
+        topic_id: Some(crate::pipeline::source::TopicId(topic.to_owned())),
+        incarnation: 0,
+    };
+    let mut log = Log::started(&[(0, 0)]);
+    log.push(Entry::Adopt { identity: known("t1") });
+    assert_eq!(log.fold().unwrap().identity, known("t1"));
+    log.push(Entry::Adopt { identity: known("t2") });
+    assert!(log.broken_rule().contains("replaces a known"));
+}
+
+#[test]
 fn the_old_owner_is_refused_after_a_takeover() {
     let mut log = Log::started(&[(0, 0)]);
     log.push(Entry::Takeover { worker: "w2".to_owned(), time_ms: 9 });

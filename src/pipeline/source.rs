@@ -68,6 +68,25 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
 
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError>;
 
+    /// Copies offsets (partition, next offset) to a group without members, for lag tools; nothing decides by them. Kafka
+    /// forgets them per partition after `offsets.retention.minutes` (7 days), so all are to be committed again at least
+    /// each day. Clients that can't do it do nothing.
+    async fn commit(&self, _group: &str, _topic: &str, _offsets: &[(i32, i64)]) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    /// Where the leader's log leaves the epoch that a batch below `offset` was written in: an end below `offset` shows that
+    /// the log was truncated and went another way (KIP-320). `None` where nothing can be said.
+    async fn truncated_to(
+        &self,
+        _topic: &str,
+        _partition: i32,
+        _leader_epoch: i32,
+        _offset: i64,
+    ) -> Result<Option<i64>, SourceError> {
+        Ok(None)
+    }
+
     /// Starts to read in the background; blocks arrive in offset order per partition. Transient trouble is retried inside
     /// and reported as [`SourceEvent::Waiting`]. Dropping the reader or closing the receiver stops it.
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader;

@@ -45,6 +45,7 @@ pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Open
     if state.is_started() {
         check_settings(settings, &state)?;
         check_identity(context, &state.identity, &identity)?;
+        adopt_identity(&mut journal, &mut state, identity).await?;
     } else {
         let at = match context.connector.start_from {
             StartFrom::Earliest => At::Earliest,
@@ -154,6 +155,20 @@ fn check_identity(context: &TaskContext, known: &Identity, found: &Identity) -> 
         .into());
     }
     Ok(())
+}
+
+/// A log from before the client could tell takes the ids in once.
+async fn adopt_identity(journal: &mut Journal, state: &mut State, found: Identity) -> Result<(), TaskError> {
+    let known = &state.identity;
+    let identity = Identity {
+        cluster_id: known.cluster_id.clone().or(found.cluster_id),
+        topic_id: known.topic_id.clone().or(found.topic_id),
+        incarnation: known.incarnation,
+    };
+    if identity == *known {
+        return Ok(());
+    }
+    apply(state, &journal.append(Entry::Adopt { identity }).await?)
 }
 
 fn check_partitions(context: &TaskContext, state: &State, partitions: &[i32]) -> Result<(), TaskError> {

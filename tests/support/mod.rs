@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "this is test code, though not in a test's own function")]
 #![allow(clippy::disallowed_methods, reason = "a test may wait for another process")]
 
+pub mod kafka;
 pub mod process;
 pub mod s3_server;
 

@@ -1,0 +1,234 @@
+//! A broker that does what a test tells it, on a real socket: for answers that a real one gives once in a year.
+//!
+//! Owns: framing and defaults, on the messages of kafka-protocol. Does not own: what is tested.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use kafka_protocol::messages::api_versions_response::ApiVersion;
+use kafka_protocol::messages::fetch_response::{FetchableTopicResponse, PartitionData};
+use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionResponse, ListOffsetsTopicResponse};
+use kafka_protocol::messages::metadata_response::{
+    MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
+};
+use kafka_protocol::messages::{
+    ApiKey, ApiVersionsResponse, BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
+    MetadataResponse, RequestHeader, TopicName,
+};
+use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use uuid::Uuid;
+
+pub const TOPIC: &str = "t";
+
+/// What a fetch gets instead of the log.
+pub enum Reply {
+    Answer(Box<dyn FnOnce(&FetchRequest) -> FetchResponse + Send>),
+    /// These bytes as they are, then the connection is closed.
+    Raw(Vec<u8>),
+}
+
+/// What all brokers of a cluster share.
+pub struct State {
+    pub topic_id: Uuid,
+    pub leader: i32,
+    pub leader_epoch: i32,
+    /// Encoded batches by (first, last) offset.
+    pub log: Vec<(i64, i64, Vec<u8>)>,
+    pub log_start: i64,
+    /// By broker: what its next fetches get.
+    pub replies: BTreeMap<i32, VecDeque<Reply>>,
+    /// (broker, request).
+    pub fetches: Vec<(i32, FetchRequest)>,
+    pub addresses: BTreeMap<i32, u16>,
+    /// Highest versions of ApiVersions, Metadata, ListOffsets, Fetch.
+    pub versions: [i16; 4],
+    pub sessions: bool,
+}
+
+pub struct FakeCluster {
+    pub state: Arc<Mutex<State>>,
+}
+
+impl FakeCluster {
+    /// Starts brokers 1 to `count`; broker 1 leads the one partition.
+    pub async fn start(count: i32) -> Self {
+        let state = Arc::new(Mutex::new(State {
+            topic_id: Uuid::from_bytes([1; 16]),
+            leader: 1,
+            leader_epoch: 5,
+            log: Vec::new(),
+            log_start: 0,
+            replies: BTreeMap::new(),
+            fetches: Vec::new(),
+            addresses: BTreeMap::new(),
+            versions: [3, 13, 8, 17],
+            sessions: true,
+        }));
+        for broker in 1..=count {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            state.lock().unwrap().addresses.insert(broker, port);
+            let state = Arc::clone(&state);
+            tokio::spawn(async move {
+                while let Ok((stream, _)) = listener.accept().await {
+                    tokio::spawn(serve(Arc::clone(&state), broker, stream));
+                }
+            });
+        }
+        Self { state }
+    }
+
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.state.lock().unwrap().addresses[&1])
+    }
+
+    pub fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        change(&mut self.state.lock().unwrap())
+    }
+
+    pub fn reply(&self, broker: i32, answer: impl FnOnce(&FetchRequest) -> FetchResponse + Send + 'static) {
+        self.with(|state| state.replies.entry(broker).or_default().push_back(Reply::Answer(Box::new(answer))));
+    }
+}
+
+/// An answer with this for partition 0.
+pub fn partition(request: &FetchRequest, data: PartitionData) -> FetchResponse {
+    let (topic, id) = request.topics.first().map_or_else(
+        || (TopicName(StrBytes::from_static_str(TOPIC)), Uuid::from_bytes([1; 16])),
+        |topic| (topic.topic.clone(), topic.topic_id),
+    );
+    let topic = FetchableTopicResponse::default().with_topic(topic).with_topic_id(id).with_partitions(vec![data]);
+    FetchResponse::default().with_responses(vec![topic])
+}
+
+pub fn error(code: i16) -> PartitionData {
+    PartitionData::default()
+        .with_error_code(code)
+        .with_high_watermark(-1)
+        .with_last_stable_offset(-1)
+        .with_log_start_offset(-1)
+        .with_aborted_transactions(Some(Vec::new()))
+        .with_records(Some(Bytes::new()))
+}
+
+async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> Option<()> {
+    let mut wanted: Option<(i64, i32)> = None;
+    loop {
+        let length = stream.read_i32().await.ok()?;
+        let mut frame = vec![0; length as usize];
+        stream.read_exact(&mut frame).await.ok()?;
+        let mut frame = Bytes::from(frame);
+        let (key, version) = ((&frame[..2]).get_i16(), (&frame[2..4]).get_i16());
+        let api = ApiKey::try_from(key).ok()?;
+        let header = RequestHeader::decode(&mut frame, api.request_header_version(version)).ok()?;
+        let mut out = BytesMut::new();
+        out.put_i32(header.correlation_id);
+        if api.response_header_version(version) == 1 {
+            out.put_u8(0);
+        }
+        let versions = state.lock().unwrap().versions;
+        match api {
+            ApiKey::ApiVersions if version > versions[0] => {
+                let answer = ApiVersionsResponse::default().with_error_code(35);
+                answer.encode(&mut out, 0).ok()?;
+            }
+            ApiKey::ApiVersions => {
+                let keys = [(18, 0, versions[0]), (3, 0, versions[1]), (2, 0, versions[2]), (1, 0, versions[3])];
+                let keys = keys.map(|(key, lowest, highest)| {
+                    ApiVersion::default().with_api_key(key).with_min_version(lowest).with_max_version(highest)
+                });
+                ApiVersionsResponse::default().with_api_keys(keys.to_vec()).encode(&mut out, version).ok()?;
+            }
+            ApiKey::Metadata => metadata(&state.lock().unwrap(), version).encode(&mut out, version).ok()?,
+            ApiKey::ListOffsets => {
+                let request = ListOffsetsRequest::decode(&mut frame, version).ok()?;
+                list_offsets(&state.lock().unwrap(), &request).encode(&mut out, version).ok()?;
+            }
+            ApiKey::Fetch => {
+                let request = FetchRequest::decode(&mut frame, version).ok()?;
+                match fetch(&state, broker, &request, &mut wanted).await {
+                    Ok(answer) => answer.encode(&mut out, version).ok()?,
+                    Err(raw) => {
+                        stream.write_all(&raw).await.ok()?;
+                        return None;
+                    }
+                }
+            }
+            _ => return None,
+        }
+        stream.write_i32(out.len() as i32).await.ok()?;
+        stream.write_all(&out).await.ok()?;
+    }
+}
+
+fn metadata(state: &State, version: i16) -> MetadataResponse {
+    let brokers = state.addresses.iter().map(|(&id, &port)| {
+        MetadataResponseBroker::default()
+            .with_node_id(BrokerId(id))
+            .with_host(StrBytes::from_static_str("127.0.0.1"))
+            .with_port(i32::from(port))
+    });
+    let partition = MetadataResponsePartition::default()
+        .with_leader_id(BrokerId(state.leader))
+        .with_leader_epoch(state.leader_epoch);
+    let mut topic = MetadataResponseTopic::default()
+        .with_name(Some(TopicName(StrBytes::from_static_str(TOPIC))))
+        .with_partitions(vec![partition]);
+    if version >= 10 {
+        topic = topic.with_topic_id(state.topic_id);
+    }
+    MetadataResponse::default().with_brokers(brokers.collect()).with_topics(vec![topic])
+}
+
+fn list_offsets(state: &State, request: &ListOffsetsRequest) -> ListOffsetsResponse {
+    let end = state.log.last().map_or(state.log_start, |batch| batch.1 + 1);
+    let offset = if request.topics[0].partitions[0].timestamp == -2 { state.log_start } else { end };
+    let partition = ListOffsetsPartitionResponse::default().with_offset(offset);
+    let topic = ListOffsetsTopicResponse::default().with_partitions(vec![partition]);
+    ListOffsetsResponse::default().with_topics(vec![topic])
+}
+
+/// `wanted` is the session: offset and size that were asked for last.
+async fn fetch(
+    state: &Arc<Mutex<State>>,
+    broker: i32,
+    request: &FetchRequest,
+    wanted: &mut Option<(i64, i32)>,
+) -> Result<FetchResponse, Vec<u8>> {
+    if let Some(each) = request.topics.first().map(|topic| &topic.partitions[0]) {
+        *wanted = Some((each.fetch_offset, each.partition_max_bytes));
+    } else if !request.forgotten_topics_data.is_empty() {
+        *wanted = None;
+    }
+    let reply = {
+        let mut state = state.lock().unwrap();
+        state.fetches.push((broker, request.clone()));
+        state.replies.get_mut(&broker).and_then(VecDeque::pop_front)
+    };
+    match reply {
+        Some(Reply::Answer(answer)) => return Ok(answer(request)),
+        Some(Reply::Raw(bytes)) => return Err(bytes),
+        None => {}
+    }
+    let (records, end, sessions) = {
+        let state = state.lock().unwrap();
+        let offset = wanted.map_or(i64::MAX, |wanted| wanted.0);
+        let records: Vec<u8> =
+            state.log.iter().filter(|batch| batch.1 >= offset).flat_map(|batch| batch.2.clone()).collect();
+        (records, state.log.last().map_or(0, |batch| batch.1 + 1), state.sessions)
+    };
+    if records.is_empty() {
+        // A short long poll.
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let data = error(0)
+        .with_high_watermark(end)
+        .with_last_stable_offset(end)
+        .with_log_start_offset(0)
+        .with_records(Some(records.into()));
+    let answer = if wanted.is_some() { partition(request, data) } else { FetchResponse::default() };
+    Ok(answer.with_session_id(if sessions { 9 } else { 0 }))
+}

@@ -1,0 +1,281 @@
+#![allow(clippy::panic, reason = "a failed expectation ends the test")]
+
+use bytes::Bytes;
+use kafka_protocol::indexmap::IndexMap;
+use kafka_protocol::messages::BrokerId;
+use kafka_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch};
+use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
+use uuid::Uuid;
+
+use super::*;
+use crate::kafka::contract::Reading as Read;
+use crate::kafka::contract_services::config;
+use crate::kafka::native;
+use crate::kafka::native::fake_broker::{self, FakeCluster, Reply, TOPIC, error, partition};
+use crate::pipeline::budget::Budget;
+
+fn batch(first: i64, count: i64, value_bytes: usize) -> (i64, i64, Vec<u8>) {
+    let records: Vec<Record> = (first..first + count)
+        .map(|offset| Record {
+            transactional: false,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: 5,
+            producer_id: -1,
+            producer_epoch: -1,
+            timestamp_type: TimestampType::Creation,
+            offset,
+            sequence: offset as i32,
+            timestamp: offset,
+            key: None,
+            value: Some(Bytes::from(vec![7; value_bytes])),
+            headers: IndexMap::new(),
+        })
+        .collect();
+    let mut out = bytes::BytesMut::new();
+    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    RecordBatchEncoder::encode(&mut out, &records, &options).unwrap();
+    (first, first + count - 1, out.to_vec())
+}
+
+async fn read(cluster: &FakeCluster, offset: i64) -> Read {
+    let kafka = native::connect(&config(&cluster.address())).await.unwrap();
+    let request = ReadRequest {
+        topic: TOPIC.into(),
+        topic_id: None,
+        isolation: Isolation::ReadCommitted,
+        starts: vec![(0, offset)],
+        budget: Budget::new(64 << 20),
+    };
+    Read::with_request(&*kafka, request)
+}
+
+async fn offsets(reading: &mut Read, count: usize) -> Vec<i64> {
+    reading.records(0, count).await.into_iter().map(|(offset, _)| offset).collect()
+}
+
+#[tokio::test]
+async fn requests_after_the_first_name_only_what_changed() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 3, 10)));
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 3).await, [0, 1, 2]);
+    let idle = |state: &mut fake_broker::State| state.fetches.iter().filter(|(_, each)| each.topics.is_empty()).count();
+    while cluster.with(idle) < 3 {
+        tokio::task::yield_now().await;
+    }
+    cluster.reply(1, |_| kafka_protocol::messages::FetchResponse::default().with_error_code(70));
+    cluster.with(|state| state.log.push(batch(3, 1, 10)));
+    assert_eq!(offsets(&mut reading, 1).await, [3]);
+    let epochs: Vec<i32> = cluster.with(|state| state.fetches.iter().map(|(_, each)| each.session_epoch).collect());
+    assert_eq!(epochs[..3], [0, 1, 2]);
+    assert_eq!(
+        epochs.iter().filter(|&&epoch| epoch == 0).count(),
+        2,
+        "{epochs:?}: a lost session is started once more"
+    );
+}
+
+#[tokio::test]
+async fn a_broker_without_sessions_is_read_all_the_same() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.sessions = false);
+    let mut reading = read(&cluster, 0).await;
+    for n in 0..5 {
+        cluster.with(|state| state.log.push(batch(n, 1, 10)));
+        assert_eq!(offsets(&mut reading, 1).await, [n]);
+    }
+}
+
+#[tokio::test]
+async fn the_oldest_kafka_is_read_by_name_and_without_ids() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| {
+        state.versions = [2, 7, 4, 10];
+        state.log.push(batch(0, 2, 10));
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+    cluster.with(|state| {
+        let topic = &state.fetches[0].1.topics[0];
+        assert_eq!((topic.topic.as_str(), topic.topic_id), (TOPIC, Uuid::nil()));
+        assert_eq!(topic.partitions[0].current_leader_epoch, 5);
+    });
+    cluster.with(|state| state.versions = [2, 7, 4, 9]);
+    let mut too_old = read(&cluster, 0).await;
+    let error = too_old.failure().await;
+    assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("Fetch 0 to 9")), "{error}");
+}
+
+#[tokio::test]
+async fn a_log_that_went_another_way_is_a_truncation() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 10, 10)));
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 10).await.len(), 10);
+    cluster.reply(1, |request| {
+        let diverging = EpochEndOffset::default().with_epoch(4).with_end_offset(6);
+        partition(request, error(0).with_diverging_epoch(diverging))
+    });
+    let failure = reading.failure().await;
+    assert!(matches!(failure, SourceError::Truncated { offset: 10, end_offset: 6, .. }), "{failure}");
+    let epochs: Vec<i32> = cluster.with(|state| {
+        let partitions = state.fetches.iter().filter_map(|(_, each)| each.topics.first());
+        partitions.map(|topic| topic.partitions[0].last_fetched_epoch).collect()
+    });
+    assert_eq!(epochs, [-1, 5], "the epoch of the last batch is sent once there is one");
+}
+
+#[tokio::test]
+async fn a_fenced_fetch_follows_the_leader_that_the_broker_names() {
+    let cluster = FakeCluster::start(2).await;
+    cluster.with(|state| state.log.push(batch(0, 2, 10)));
+    cluster.reply(1, |request| {
+        let leader = LeaderIdAndEpoch::default().with_leader_id(BrokerId(2)).with_leader_epoch(6);
+        partition(request, error(74).with_current_leader(leader))
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+    let (broker, request) = cluster.with(|state| state.fetches[1].clone());
+    assert_eq!((broker, request.topics[0].partitions[0].current_leader_epoch), (2, 6));
+}
+
+#[tokio::test]
+async fn a_moved_leader_is_found_by_metadata_and_old_news_are_ignored() {
+    let cluster = FakeCluster::start(2).await;
+    cluster.with(|state| {
+        state.log.push(batch(0, 2, 10));
+        (state.leader, state.leader_epoch) = (2, 6);
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+    // Broker 2 is no leader any more, but metadata are older than what is known, for a while.
+    cluster.with(|state| (state.leader, state.leader_epoch) = (1, 5));
+    cluster.reply(2, |request| partition(request, error(6)));
+    while cluster.with(|state| state.replies.values().any(|replies| !replies.is_empty())) {
+        tokio::task::yield_now().await;
+    }
+    cluster.with(|state| {
+        (state.leader, state.leader_epoch) = (1, 7);
+        state.log.push(batch(2, 1, 10));
+    });
+    assert_eq!(offsets(&mut reading, 1).await, [2]);
+    let epochs = cluster.with(|state| {
+        let topics = state.fetches.iter().filter_map(|(broker, each)| Some((*broker, each.topics.first()?)));
+        topics.map(|(broker, topic)| (broker, topic.partitions[0].current_leader_epoch)).collect::<Vec<_>>()
+    });
+    assert!(epochs.iter().all(|each| [(2, 6), (1, 7)].contains(each)), "{epochs:?}");
+}
+
+#[tokio::test]
+async fn a_nearer_replica_is_read_until_it_is_behind() {
+    let cluster = FakeCluster::start(2).await;
+    cluster.with(|state| state.log.push(batch(0, 2, 10)));
+    cluster.reply(1, |request| {
+        partition(request, error(0).with_preferred_read_replica(BrokerId(2)).with_last_stable_offset(2))
+    });
+    cluster.reply(2, |request| partition(request, error(1)));
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+    let brokers: Vec<i32> = cluster.with(|state| state.fetches.iter().map(|fetch| fetch.0).take(3).collect());
+    assert_eq!(brokers, [1, 2, 1], "the leader is asked before the follower is believed");
+}
+
+#[tokio::test]
+async fn damaged_answers_are_asked_for_again() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| {
+        state.log.push(batch(0, 2, 10));
+        let raw = [
+            vec![],
+            vec![0x7f, 0xff, 0xff, 0xff],
+            vec![0xff, 0xff, 0xff, 0xff],
+            vec![0, 0, 0, 8, 9, 9, 9, 9, 9, 9, 9, 9],
+            b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(),
+        ];
+        state.replies.entry(1).or_default().extend(raw.map(Reply::Raw));
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+}
+
+#[tokio::test]
+async fn a_position_below_the_log_is_told_with_its_ends() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| {
+        state.log.push(batch(20, 5, 10));
+        state.log_start = 20;
+    });
+    cluster.reply(1, |request| partition(request, error(1)));
+    let failure = read(&cluster, 3).await.failure().await;
+    assert!(matches!(failure, SourceError::OutOfRange { offset: 3, log_start: 20, log_end: 25, .. }), "{failure}");
+}
+
+#[tokio::test]
+async fn a_position_that_only_one_answer_calls_out_of_range_is_read_on() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 5, 10)));
+    cluster.reply(1, |request| partition(request, error(1)));
+    let mut reading = read(&cluster, 2).await;
+    assert_eq!(offsets(&mut reading, 3).await, [2, 3, 4]);
+}
+
+#[tokio::test]
+async fn answers_without_progress_are_a_failure_and_no_endless_loop() {
+    let cluster = FakeCluster::start(1).await;
+    for _ in 0..STUCK_LIMIT {
+        cluster.reply(1, |request| {
+            let records = Some(Bytes::from(batch(0, 2, 10).2));
+            partition(request, error(0).with_last_stable_offset(9).with_records(records))
+        });
+    }
+    let failure = read(&cluster, 7).await.failure().await;
+    assert!(matches!(failure, SourceError::Unreadable { offset: 7, .. }), "{failure}");
+}
+
+#[tokio::test]
+async fn a_batch_that_is_cut_off_is_asked_for_whole() {
+    let cluster = FakeCluster::start(1).await;
+    let large = batch(0, 1, 3_000_000);
+    let part = large.2[..1_000_000].to_vec();
+    cluster.with(|state| state.log.push(large));
+    cluster.reply(1, move |request| {
+        partition(request, error(0).with_last_stable_offset(1).with_records(Some(part.into())))
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 1).await, [0]);
+    let sizes: Vec<i32> = cluster.with(|state| {
+        let topics = state.fetches.iter().filter_map(|(_, each)| each.topics.first());
+        topics.map(|topic| topic.partitions[0].partition_max_bytes).collect()
+    });
+    assert!(sizes[0] == PARTITION_BYTES && sizes[1] > 3_000_000, "{sizes:?}");
+}
+
+#[tokio::test]
+async fn records_before_a_damaged_batch_are_shown() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| {
+        let mut damaged = batch(2, 1, 10);
+        damaged.2[40] ^= 1;
+        state.log.extend([batch(0, 2, 10), damaged]);
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+    let failure = reading.failure().await;
+    assert!(
+        matches!(&failure, SourceError::Unreadable { offset: 2, message, .. } if message.contains("checksum")),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_new_topic_id_is_a_recreated_topic() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 2, 10)));
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+    cluster.with(|state| state.topic_id = Uuid::from_bytes([2; 16]));
+    cluster.reply(1, |request| partition(request, error(100)));
+    let failure = reading.failure().await;
+    assert!(matches!(&failure, SourceError::Recreated { found, .. } if found == &"02".repeat(16)), "{failure}");
+}

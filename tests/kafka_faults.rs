@@ -1,0 +1,85 @@
+//! Leader moves, a killed broker and its return, on a cluster of three real brokers of the test's own.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
+// The helpers are shared with tests that need more of them.
+#![allow(dead_code)]
+
+mod support;
+
+use std::process::Command;
+
+use sluice::kafka::native;
+use sluice::pipeline::source::Isolation;
+use support::kafka::{Oracle, Reading, address, config, ends, repository, request, unique};
+
+/// Three brokers that live as long as this.
+struct Brokers {
+    dir: tempfile::TempDir,
+}
+
+impl Brokers {
+    fn start() -> Self {
+        let brokers = Self { dir: tempfile::tempdir().unwrap() };
+        brokers.run(&["start"], &["--brokers", "3"]);
+        brokers
+    }
+
+    fn run(&self, command: &[&str], arguments: &[&str]) -> String {
+        let output = Command::new(repository().join("dev/kafka"))
+            .args(command)
+            .args(["--run-dir", &self.dir.path().display().to_string()])
+            .args(arguments)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "dev/kafka {command:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn address(&self) -> String {
+        let line = self.run(&["env"], &[]);
+        line.trim().strip_prefix("export SLUICE_TEST_KAFKA=").unwrap().to_owned()
+    }
+}
+
+impl Drop for Brokers {
+    fn drop(&mut self) {
+        let _ = Command::new(repository().join("dev/kafka"))
+            .args(["kill", "--run-dir", &self.dir.path().display().to_string(), "1", "2", "3"])
+            .status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
+    if address().is_none() {
+        return;
+    }
+    let brokers = Brokers::start();
+    let address = brokers.address();
+    let mut oracle = Oracle::start(&address);
+    let kafka = native::connect(&config(&address)).await.unwrap();
+    let topic = unique("moves");
+    oracle.ask(&format!("create {topic} 3 3 min.insync.replicas=1"));
+    let mut wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
+    // A partition may still be without its first offset when the topic is new.
+    wanted.starts.iter_mut().for_each(|start| start.1 = 0);
+    let mut reading = Reading::start(&*kafka, wanted.clone());
+
+    for broker in [2, 3, 1] {
+        oracle.ask(&format!("produce {topic} -1 lz4 300 100"));
+        oracle.ask(&format!("move {topic} 0 {broker}"));
+        oracle.ask(&format!("produce {topic} -1 none 300 100"));
+        reading.until(&ends(&*kafka, &wanted).await).await;
+    }
+    for round in 0..2 {
+        let leader = oracle.ask(&format!("leader {topic} 0"));
+        brokers.run(&["kill"], &[&leader]);
+        oracle.ask(&format!("produce {topic} -1 zstd 300 100"));
+        reading.until(&ends(&*kafka, &wanted).await).await;
+        brokers.run(&["start"], &[]);
+        oracle.ask(&format!("produce {topic} -1 zstd 300 100"));
+        reading.until(&ends(&*kafka, &wanted).await).await;
+        eprintln!("round {round}: {} waits", reading.waits);
+    }
+    assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
+}
