@@ -39,6 +39,11 @@ use crate::store::Store;
 const BLOCKS_QUEUED: usize = 16;
 /// Longest sleep of the loop: status and metrics are this fresh.
 const TICK: Duration = Duration::from_secs(1);
+/// Lows are copied to Kafka's group at most this often, and all of them at least each half day: a group without members
+/// forgets offsets that are not committed again.
+const COPY_LOWS_MS: std::ops::Range<i64> = 5_000..43_200_000;
+/// The last copy at the end of a task must not hold it up.
+const LAST_COPY: Duration = Duration::from_secs(5);
 /// Above this share of the budget lane buffers are compressed early.
 const RELIEF_PERCENT: u64 = 75;
 
@@ -62,6 +67,8 @@ pub struct TaskContext {
     pub status: Arc<TaskStatus>,
     pub metrics: Arc<TaskMetrics>,
     pub shutdown_timeout: Duration,
+    /// Kafka's group that lows are copied to, for lag tools.
+    pub group: Option<String>,
     /// Partitions that the topic has, as the worker sees it; new ones appear here.
     pub topic_info: watch::Receiver<TopicInfo>,
 }
@@ -139,6 +146,8 @@ struct Driver<'a> {
     blocks: (mpsc::Sender<SourceEvent>, mpsc::Receiver<SourceEvent>),
     readers: Vec<Reader>,
     topic_info: watch::Receiver<TopicInfo>,
+    copied_lows: Vec<(i32, i64)>,
+    copied_lows_at_ms: i64,
 }
 
 impl<'a> Driver<'a> {
@@ -181,6 +190,8 @@ impl<'a> Driver<'a> {
             blocks: mpsc::channel(BLOCKS_QUEUED),
             readers: Vec::new(),
             topic_info: context.topic_info.clone(),
+            copied_lows: Vec::new(),
+            copied_lows_at_ms: 0,
         })
     }
 
@@ -211,6 +222,7 @@ impl<'a> Driver<'a> {
         loop {
             self.act().await?;
             if self.core.is_finished() {
+                self.copy_lows_at_the_end().await;
                 return Ok(if deadline.is_some() { End::Stopped } else { End::CaughtUp });
             }
             if self.core.is_draining() || deadline.is_some() {
@@ -265,7 +277,43 @@ impl<'a> Driver<'a> {
         if spool.used_bytes() > ceiling {
             self.core.relieve_spool(spool.used_bytes() - ceiling, now_ms);
         }
+        self.copy_lows(now_ms);
         self.publish();
+    }
+
+    fn lows(&self) -> Vec<(i32, i64)> {
+        self.core.state().lows.iter().map(|(&partition, low)| (partition, low.offset)).collect()
+    }
+
+    /// Copies low to Kafka, for lag tools. Nothing depends on it: a failure is said and tried again.
+    fn copy_lows(&mut self, now_ms: i64) {
+        let age_ms = now_ms.saturating_sub(self.copied_lows_at_ms);
+        let lows = self.lows();
+        if age_ms < COPY_LOWS_MS.start || (lows == self.copied_lows && age_ms < COPY_LOWS_MS.end) {
+            return;
+        }
+        let Some(group) = self.context.group.clone() else { return };
+        let (kafka, topic) = (Arc::clone(&self.context.kafka), self.context.topic.clone());
+        self.copied_lows.clone_from(&lows);
+        self.copied_lows_at_ms = now_ms;
+        self.background.spawn(async move {
+            if let Err(error) = kafka.commit(&group, &topic, &lows).await {
+                tracing::warn!(group, topic, %error, "lows are not copied to the group's offsets");
+            }
+        });
+    }
+
+    async fn copy_lows_at_the_end(&self) {
+        let Some(group) = &self.context.group else { return };
+        let lows = self.lows();
+        if lows == self.copied_lows {
+            return;
+        }
+        let copied =
+            tokio::time::timeout(LAST_COPY, self.context.kafka.commit(group, &self.context.topic, &lows)).await;
+        if let Ok(Err(error)) = copied {
+            tracing::warn!(group, topic = self.context.topic, %error, "lows are not copied to the group's offsets");
+        }
     }
 
     fn publish(&mut self) {

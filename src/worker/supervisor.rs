@@ -130,6 +130,7 @@ impl TaskContext {
             status: Arc::clone(status),
             metrics: Arc::clone(metrics),
             shutdown_timeout: shared.worker.shutdown_timeout,
+            group: shared.worker.kafka.group_offsets.then(|| format!("sluice-{}", connector.config.name)),
             topic_info: topic_info.clone(),
         })
     }

@@ -215,3 +215,51 @@ fn the_frame_table_and_record_tables_stay_small() {
     // 0.1 % of the file, beside the facts, which a file has once.
     assert!(frame_table * 1000 <= data.len() as u64 + 400_000, "{frame_table} bytes for {}", data.len());
 }
+
+/// docs/file-format.md shows a file; what is in it must be what the page says. WRITE_GOLDEN=1 writes it anew.
+#[test]
+fn the_documented_example_is_a_file() {
+    let page = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/file-format.md");
+    let text = std::fs::read_to_string(&page).unwrap();
+    let (before, rest) = text.split_once("```hex\n").unwrap();
+    let (hex, after) = rest.split_once("```").unwrap();
+    if std::env::var_os("WRITE_GOLDEN").is_some() {
+        let lines: Vec<String> = example()
+            .chunks(32)
+            .map(|line| line.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" "))
+            .collect();
+        std::fs::write(&page, format!("{before}```hex\n{}\n```{after}", lines.join("\n"))).unwrap();
+        return;
+    }
+    let file: Vec<u8> = hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+    let index = read(Codec::Lz4, &file).unwrap();
+    assert_eq!(index.facts, facts(Codec::Lz4));
+    let frame = &index.frames[0];
+    let data = &file[..usize::try_from(index.data_len).unwrap()];
+    assert_eq!(decode_frame(Codec::Lz4, data, 6).unwrap(), b"hello\n");
+    assert_eq!(frame.crc, crc32c::crc32c(data));
+    let range = &index.table_ranges(frame)[0];
+    let table = &file[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
+    let records = read_record_table(frame, table).unwrap();
+    assert_eq!(records, [RecordEntry { partition: 0, offset: 7, timestamp_ms: 1000, value: ValueLen::Line }]);
+    assert_eq!(frame.sum, crate::archive::digest::offset_hash(topic_seed("applogs"), 0, 7));
+}
+
+fn example() -> Vec<u8> {
+    let mut buffer = FrameBuffer::default();
+    let record = Record {
+        partition: 0,
+        offset: 7,
+        timestamp_ms: 1000,
+        key: None,
+        value: Some(b"hello"),
+        headers: Headers::default(),
+    };
+    buffer.push(Format::Raw, "applogs", topic_seed("applogs"), &record, 1000);
+    let (mut file, mut entries) = (Vec::new(), Vec::new());
+    let meta = buffer.encode(&mut Encoder::new(Codec::Lz4, None).unwrap(), &mut file).unwrap();
+    append_frame(&mut entries, 0, &meta);
+    let len = file.len() as u64;
+    write_tail(Codec::Lz4, &facts(Codec::Lz4), &entries, len, &mut file).unwrap();
+    file
+}
