@@ -42,6 +42,7 @@ pub struct State {
     pub replies: BTreeMap<i32, VecDeque<Reply>>,
     /// (broker, request).
     pub fetches: Vec<(i32, FetchRequest)>,
+    pub metadata_asked: usize,
     pub addresses: BTreeMap<i32, u16>,
     /// Highest versions of ApiVersions, Metadata, ListOffsets, Fetch.
     pub versions: [i16; 4],
@@ -63,6 +64,7 @@ impl FakeCluster {
             log_start: 0,
             replies: BTreeMap::new(),
             fetches: Vec::new(),
+            metadata_asked: 0,
             addresses: BTreeMap::new(),
             versions: [3, 13, 8, 17],
             sessions: true,
@@ -142,7 +144,11 @@ async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> 
                 });
                 ApiVersionsResponse::default().with_api_keys(keys.to_vec()).encode(&mut out, version).ok()?;
             }
-            ApiKey::Metadata => metadata(&state.lock().unwrap(), version).encode(&mut out, version).ok()?,
+            ApiKey::Metadata => {
+                let mut state = state.lock().unwrap();
+                state.metadata_asked += 1;
+                metadata(&state, version).encode(&mut out, version).ok()?;
+            }
             ApiKey::ListOffsets => {
                 let request = ListOffsetsRequest::decode(&mut frame, version).ok()?;
                 list_offsets(&state.lock().unwrap(), &request).encode(&mut out, version).ok()?;

@@ -152,7 +152,8 @@ async fn a_moved_leader_is_found_by_metadata_and_old_news_are_ignored() {
     // Broker 2 is no leader any more, but metadata are older than what is known, for a while.
     cluster.with(|state| (state.leader, state.leader_epoch) = (1, 5));
     cluster.reply(2, |request| partition(request, error(6)));
-    while cluster.with(|state| state.replies.values().any(|replies| !replies.is_empty())) {
+    let asked = cluster.with(|state| state.metadata_asked);
+    while cluster.with(|state| state.metadata_asked < asked + 3) {
         tokio::task::yield_now().await;
     }
     cluster.with(|state| {
