@@ -318,12 +318,17 @@ impl Core {
 
     /// The next time that [`Core::on_tick`] has something to do, if nothing else happens.
     pub fn next_deadline_ms(&self) -> Option<i64> {
-        let due = if self.replays() { None } else { self.lanes.next_due_ms() };
-        let due = due.filter(|_| self.phase == Phase::Running);
-        let unlogged = (!self.unlogged.is_empty()).then(|| self.unlogged_since_ms + SEAL_WINDOW_MS);
-        let undone = (!self.undone.is_empty()).then(|| self.undone_since_ms + DONE_WINDOW_MS);
-        let low = self.low_moved_since_ms.map(|since| since + LOW_WINDOW_MS);
-        [due, unlogged, undone, low].into_iter().flatten().min()
+        let due = self.lanes.next_due_ms().filter(|_| self.phase == Phase::Running && !self.replays());
+        // While an entry is being appended no other can be: its answer is waited for, not the clock.
+        let entry = if self.appending {
+            None
+        } else {
+            let unlogged = (!self.unlogged.is_empty()).then(|| self.unlogged_since_ms + SEAL_WINDOW_MS);
+            let undone = (!self.undone.is_empty()).then(|| self.undone_since_ms + DONE_WINDOW_MS);
+            let low = self.low_moved_since_ms.map(|since| since + LOW_WINDOW_MS);
+            [unlogged, undone, low].into_iter().flatten().min()
+        };
+        due.into_iter().chain(entry).min()
     }
 
     /// Splits the records of a block into their lanes.
