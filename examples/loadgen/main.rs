@@ -121,7 +121,11 @@ async fn produce(options: Options) -> Result<(), Failure> {
     let bootstrap = options.bootstrap.clone().or_else(|| std::env::var("SLUICE_TEST_KAFKA").ok());
     let bootstrap = bootstrap.ok_or("name the brokers with --bootstrap or SLUICE_TEST_KAFKA")?;
     let brokers = bootstrap.split(',').map(str::to_owned).collect();
-    let client = ClientBuilder::new(brokers).client_id("sluice-loadgen").build().await?;
+    let connecting = ClientBuilder::new(brokers).client_id("sluice-loadgen").build();
+    // Once connected, an outage is waited out; a wrong address should not be.
+    let client = tokio::time::timeout(Duration::from_secs(20), connecting)
+        .await
+        .map_err(|_| format!("no broker answers at {bootstrap}"))??;
     ensure_topic(&client, &options).await?;
     let plan =
         Plan::new(options.first_seq, options.records, options.apps, options.zipf, options.partitions, options.seed);
