@@ -154,6 +154,8 @@ pub enum Entry {
     Partitions { lows: BTreeMap<i32, i64>, time_ms: i64 },
     /// What the first start could not tell of the identity; only what was unknown may become known.
     Adopt { identity: Identity },
+    /// Other settings from here on. Below low everything is in the store, at or above it nothing was decided.
+    Settings { settings: SettingsRecord, time_ms: i64 },
     /// Seals, completions and lows.
     Commit(Commit),
     /// The whole state; entries below it may be deleted, Takeovers excepted.

@@ -68,6 +68,12 @@ impl State {
         self.marks.get(lane).and_then(|marks| marks.get(&partition)).copied()
     }
 
+    /// Nothing that was decided has to be read again: no object is pending, and no mark lies above low.
+    pub fn is_settled(&self) -> bool {
+        let above_low = |(partition, mark): (&i32, &i64)| self.low(*partition).is_none_or(|low| *mark > low);
+        self.intents.is_empty() && !self.marks.values().flatten().any(above_low)
+    }
+
     /// What a snapshot holds: the state without marks that low has passed.
     pub fn pruned(&self) -> Self {
         let mut state = self.clone();
@@ -132,6 +138,13 @@ impl State {
                 self.add_partitions(lows, *time_ms)
             }
             Entry::Adopt { identity } => self.adopt(identity),
+            Entry::Settings { settings, .. } => {
+                if !self.is_started() {
+                    return Err("settings before the start".to_owned());
+                }
+                self.settings = Some(settings.clone());
+                Ok(())
+            }
             Entry::Commit(commit) => self.apply_commit(number, commit),
             Entry::Snapshot { state } => {
                 let pruned = self.pruned();

@@ -147,6 +147,19 @@ fn log_start(lows: &[(i32, i64)]) -> Entry {
 }
 
 #[test]
+fn a_state_is_settled_when_low_has_passed_all_that_was_decided() {
+    let mut log = Log::started(&[(0, 0)]);
+    assert!(log.fold().unwrap().is_settled());
+    let a = intent("a", &[(0, 3, 9)]);
+    log.commit(std::slice::from_ref(&a), &[], &[]);
+    assert!(!log.fold().unwrap().is_settled());
+    log.commit(&[], &[&a], &[(0, 5)]);
+    assert!(!log.fold().unwrap().is_settled(), "offset 5 to 9 would be split again");
+    log.commit(&[], &[], &[(0, 10)]);
+    assert!(log.fold().unwrap().is_settled());
+}
+
+#[test]
 fn an_unknown_identity_is_adopted_once() {
     let known = |topic: &str| Identity {
         cluster_id: Some("c".to_owned()),

@@ -129,6 +129,8 @@ enum Answer {
     Uploaded(FileId),
     /// With where they begin.
     NewPartitions(BTreeMap<i32, i64>),
+    /// Kafka's group has these.
+    LowsCopied(Vec<(i32, i64)>),
     Failed(TaskError),
 }
 
@@ -294,11 +296,15 @@ impl<'a> Driver<'a> {
         }
         let Some(group) = self.context.group.clone() else { return };
         let (kafka, topic) = (Arc::clone(&self.context.kafka), self.context.topic.clone());
-        self.copied_lows.clone_from(&lows);
+        // Also a copy that fails is tried again only after a while.
         self.copied_lows_at_ms = now_ms;
+        let answers = self.answers.0.clone();
         self.background.spawn(async move {
-            if let Err(error) = kafka.commit(&group, &topic, &lows).await {
-                tracing::warn!(group, topic, %error, "lows are not copied to the group's offsets");
+            match kafka.commit(&group, &topic, &lows).await {
+                Ok(()) => {
+                    let _ = answers.send(Answer::LowsCopied(lows));
+                }
+                Err(error) => tracing::warn!(group, topic, %error, "lows are not copied to the group's offsets"),
             }
         });
     }
@@ -416,6 +422,7 @@ impl<'a> Driver<'a> {
                 self.core.on_uploaded(file, now_ms);
             }
             Answer::NewPartitions(lows) => self.core.add_partitions(lows, now_ms),
+            Answer::LowsCopied(lows) => self.copied_lows = lows,
             Answer::Failed(error) => return Err(error),
         }
         Ok(())

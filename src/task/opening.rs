@@ -38,12 +38,13 @@ pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Open
     let topic = topic_info(context).await?;
     let partitions = context.own_partitions(&topic);
     let cluster_id = context.kafka.cluster_id().await?;
-    let live_ends = offsets(context, &partitions, At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
+    // After the takeover: nobody archives beyond these ends any more.
+    let live_ends = offsets(context, &partitions, At::Latest).await?;
     let identity = Identity { cluster_id, topic_id: topic.id.clone(), incarnation: state.identity.incarnation };
     if state.is_started() {
-        check_settings(settings, &state)?;
+        settle(settings, &mut journal, &mut state, context.environment.clock.now_ms()).await?;
         check_identity(context, &state.identity, &identity)?;
         adopt_identity(&mut journal, &mut state, identity).await?;
     } else {
@@ -101,19 +102,39 @@ async fn add_partitions(
     apply(state, &journal.append(Entry::Partitions { lows, time_ms }).await?)
 }
 
-fn check_settings(settings: &TaskSettings, state: &State) -> Result<(), TaskError> {
-    match &state.settings {
-        Some(known) if known.hash != settings.record.hash => {
-            let changed = changed_keys(&known.content, &settings.record.content);
-            Err(TaskError::Conflict(format!(
-                "connector {} was started with other settings that shape its content ({}): go back to them, or archive \
-                 under a new connector name and prefix",
-                settings.connector.name,
-                changed.join(", ")
-            )))
-        }
-        _ => Ok(()),
+/// Settings that shape content may change where nothing decided under the old ones is left to be read again.
+async fn settle(
+    settings: &TaskSettings,
+    journal: &mut Journal,
+    state: &mut State,
+    time_ms: i64,
+) -> Result<(), TaskError> {
+    let Some(known) = &state.settings else { return Ok(()) };
+    if known.hash == settings.record.hash {
+        return Ok(());
     }
+    let changed = changed_keys(&known.content, &settings.record.content).join(", ");
+    if !state.is_settled() && !only_failed_before(&known.content, &settings.record.content) {
+        return Err(TaskError::Conflict(format!(
+            "connector {} has records that were decided under other settings and are not all in the store ({changed}): go back \
+             to those, run once with --until-caught-up, then change them; or archive under a new connector name and prefix",
+            settings.connector.name
+        )));
+    }
+    tracing::info!(connector = settings.connector.name, topic = settings.topic, changed, "settings changed");
+    apply(state, &journal.append(Entry::Settings { settings: settings.record.clone(), time_ms }).await?)
+}
+
+/// `on_error: fail` never let a bad record pass: what was decided under it is the same under any other answer.
+fn only_failed_before(before: &serde_json::Value, after: &serde_json::Value) -> bool {
+    let mut as_after = before.clone();
+    if before.get("on_error").and_then(serde_json::Value::as_str) != Some("fail") {
+        return false;
+    }
+    if let (Some(map), Some(on_error)) = (as_after.as_object_mut(), after.get("on_error")) {
+        map.insert("on_error".to_owned(), on_error.clone());
+    }
+    as_after == *after
 }
 
 fn changed_keys(before: &serde_json::Value, after: &serde_json::Value) -> Vec<String> {

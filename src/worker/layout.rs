@@ -58,18 +58,14 @@ pub fn log_path(connector: &str, topic: &str, mapping: u32, task: u32) -> String
 /// # Errors
 /// Another connector or another cluster uses the prefix.
 pub async fn claim_prefix(store: &dyn Store, environment: &Environment, mine: &Marker) -> Result<(), LayoutError> {
-    let folder = format!("{STATE_FOLDER}/");
-    let others = retrying(environment, || store.list(&folder, Depth::Folder, None, 100)).await?;
-    for folder in &others.folders {
-        let name = folder.trim_start_matches(STATE_FOLDER).trim_matches('/');
-        if name != mine.connector && !name.starts_with("probe-") {
-            return Err(LayoutError::Conflict(format!(
-                "the prefix {} is connector {name}'s: two connectors can't share one. Give this connector a prefix of its own",
-                store.url()
-            )));
-        }
-    }
+    refuse_others(store, environment, &mine.connector).await?;
     let found: Marker = create_or_read(store, environment, &marker_key(&mine.connector), mine).await?;
+    // Somebody may have begun here at the same moment; then neither stays.
+    if let Err(error) = refuse_others(store, environment, &mine.connector).await {
+        let key = marker_key(&mine.connector);
+        retrying(environment, || store.delete(&key)).await?;
+        return Err(error);
+    }
     let differs = matches!((&found.cluster_id, &mine.cluster_id), (Some(found), Some(mine)) if found != mine);
     if found.connector != mine.connector || differs {
         return Err(LayoutError::Conflict(format!(
@@ -81,6 +77,21 @@ pub async fn claim_prefix(store: &dyn Store, environment: &Environment, mine: &M
             mine.connector,
             mine.cluster_id.as_deref().unwrap_or("unknown")
         )));
+    }
+    Ok(())
+}
+
+async fn refuse_others(store: &dyn Store, environment: &Environment, connector: &str) -> Result<(), LayoutError> {
+    let folder = format!("{STATE_FOLDER}/");
+    let page = retrying(environment, || store.list(&folder, Depth::Folder, None, 100)).await?;
+    for folder in &page.folders {
+        let name = folder.trim_start_matches(STATE_FOLDER).trim_matches('/');
+        if name != connector && !name.starts_with("probe-") {
+            return Err(LayoutError::Conflict(format!(
+                "the prefix {} is connector {name}'s: two connectors can't share one. Give this connector a prefix of its own",
+                store.url()
+            )));
+        }
     }
     Ok(())
 }

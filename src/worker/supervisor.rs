@@ -45,7 +45,11 @@ pub async fn keep(
     let mut wait = RESTART_WAITS.0;
     loop {
         let started_ms = shared.environment.clock.now_ms();
-        let context = TaskContext::of(&connector, &topic, task, &status, &metrics, &topic_info).await;
+        let context = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Exit::Done,
+            context = TaskContext::of(&connector, &topic, task, &status, &metrics, &topic_info) => context,
+        };
         let ended = match context {
             Ok(context) => {
                 metrics.set_failed(false);
@@ -67,7 +71,6 @@ pub async fn keep(
         };
         let remedy = error.remedy();
         tracing::error!(connector = name, topic, task, advice = error.advice(), "task failed: {error}");
-        metrics.set_failed(true);
         if remedy == Remedy::Restart && !shared.options.until_caught_up {
             status.set_state(TaskState::Restarting, Some(error.to_string()), Some(error.advice()));
             let healthy = shared.environment.clock.now_ms() - started_ms > HEALTHY_AFTER_MS;
@@ -81,6 +84,7 @@ pub async fn keep(
             continue;
         }
         let state = if remedy == Remedy::Leave { TaskState::Unassigned } else { TaskState::Failed };
+        metrics.set_failed(state == TaskState::Failed);
         status.set_state(state, Some(error.to_string()), Some(error.advice()));
         drop(slot);
         if !shared.options.until_caught_up {
