@@ -58,10 +58,10 @@ const EXIT_HELP: &str = "Exit status: 0 done, 1 the thing checked is not so, 2 u
 #[derive(Args, Debug)]
 struct SettingsArgs {
     /// This machine's settings [default: ./configs/worker.yaml, then /etc/sluice/worker.yaml]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, display_order = 100)]
     config: Option<PathBuf>,
     /// What is archived: directories and files [default: connectors/ beside configs/, or /etc/sluice/connectors]
-    #[arg(long, value_name = "DIR|FILE", num_args = 1.., global = true)]
+    #[arg(long, value_name = "DIR|FILE", num_args = 1.., global = true, display_order = 101)]
     connectors: Vec<PathBuf>,
 }
 
