@@ -228,7 +228,7 @@ mod tests {
     #[tokio::test]
     async fn connectors_share_a_place_of_state_by_their_names() {
         let dir = tempfile::tempdir().unwrap();
-        let open = |name: &str| LocalStore::open(&dir.path().join(name)).unwrap();
+        let open = |name: &str| LocalStore::open(dir.path().join(name)).unwrap();
         let (state, first, second) = (open("state"), open("first"), open("second"));
         taken(&first, Some(&state), "c", None).await;
         taken(&second, Some(&state), "d", None).await;
