@@ -40,6 +40,37 @@ fn check_writes_json() {
 }
 
 #[test]
+fn a_probe_says_what_can_not_be_reached_and_no_password() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| {
+        std::fs::write(dir.path().join(name), text).unwrap();
+        dir.path().join(name).to_str().unwrap().to_owned()
+    };
+    let worker = format!(
+        "kafka: {{ bootstrap_servers: ['{closed}'] }}\ncoordination: {{ url: 'redis://u:planted@{closed}/0' }}\n\
+         state: {{ url: 'file://{0}/state' }}\nspool: {{ dir: '{0}/spool' }}\n",
+        dir.path().display()
+    );
+    let data = dir.path().join("data");
+    let connector = format!("{{ topics: [t], app_id: {{ from: key }}, sink: {{ url: 'file://{}' }} }}", data.display());
+    let (worker, connector) = (write("worker.yaml", worker), write("c.yaml", connector));
+    let (code, out, err) = run(&["check", "--probe", "--config", &worker, "--connectors", &connector]);
+    assert_eq!(code, 3, "{out}{err}");
+    assert!(err.starts_with("warning: ") && err.contains("coordination.url: is not used by this version"), "{err}");
+    assert!(out.contains(&format!("\nFAILED  kafka {closed}: ")), "{out}");
+    assert!(
+        out.contains("\nok      connector c: sink file://") && out.contains("\nok      connector c: state file://"),
+        "{out}"
+    );
+    assert!(out.contains(&format!("\nFAILED  redis redis://{closed}: ")), "{out}");
+    assert!(!out.contains("planted") && !err.contains("planted"), "{out}{err}");
+    // What was tried out is gone again.
+    let left: Vec<_> = std::fs::read_dir(data.join("_sluice")).map(|entries| entries.collect()).unwrap_or_default();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[test]
 fn wrong_settings_are_told_on_stderr_with_status_2() {
     for command in ["check", "run"] {
         let (code, out, err) = run(&[command, "--config", "tests/fixtures/problems/configs/worker.yaml"]);

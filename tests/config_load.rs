@@ -176,11 +176,11 @@ fn a_worker_without_a_file_needs_only_the_environment() {
 #[test]
 fn every_choice_of_a_connector_is_understood() {
     let config = connector(
-        "{ topics_regex: '^app-.*$', partitions: [2, 0x1], start_from: 2026-11-22T08:00:00+08:00, isolation: read_uncommitted,\n\
+        "{ topics_regex: '^app-.*$', partitions: [2, 0x1], start_from: 2026-11-22T08:00:00+08:00, isolation: read_committed,\n\
          app_id: { from: header, name: app, missing: dead_letter },\n\
          time: { from: json, pointer: /t, format: '%Y-%m-%d %H:%M:%S', zone: Asia/Shanghai, bucket: 1h },\n\
          format: json, compression: { codec: zstd, level: 3 }, sink: { url: s3://logs, endpoint: 'http://127.0.0.1:9000' },\n\
-         on_error: fail, dead_letter: { topic: dead } }",
+         on_error: fail, dead_letter: { path: _dead } }",
     );
     assert!(config.topics.holds("app-x") && !config.topics.holds("x-app-"));
     assert_eq!(config.partitions.unwrap().into_iter().collect::<Vec<_>>(), [1, 2]);
@@ -191,7 +191,7 @@ fn every_choice_of_a_connector_is_understood() {
     assert_eq!(config.time.zone.iana_name(), Some("Asia/Shanghai"));
     let format = TimeFormat::Pattern("%Y-%m-%d %H:%M:%S".to_owned());
     assert_eq!(config.time.from, TimeFrom::Json { pointer: "/t".to_owned(), format });
-    assert_eq!(config.sink.flavor, Flavor::Generic);
+    assert_eq!((config.sink.flavor, config.dead_letter.path.as_str()), (Flavor::Generic, "_dead"));
 }
 
 #[test]
@@ -308,8 +308,68 @@ fn an_open_address_needs_auth() {
 }
 
 #[test]
+fn what_this_version_does_not_do_is_never_ignored() {
+    let with = |settings: &str| {
+        let (_directory, file) = place(&format!("{WORKER}\n{settings}"), &[("c.yaml", REQUIRED)]);
+        load(&options(&file), &Environment::new())
+    };
+    for (settings, key) in [
+        ("coordination: { url: 'redis://:planted@h:6379' }", "coordination.url"),
+        ("worker: { group: blue }", "worker.group"),
+        ("http: { allow_sinks: ['s3://logs'] }", "http.allow_sinks"),
+    ] {
+        let warnings = with(settings).unwrap().warnings;
+        assert!(warnings.len() == 1 && warnings[0].key == key, "{warnings:?}");
+        assert!(warnings[0].message.starts_with("is not used by this version"), "{warnings:?}");
+    }
+    for (settings, message) in [
+        ("http: { tls: { cert_file: /c, key_file: /k } }", "http.tls.cert_file: HTTPS is not in this version"),
+        ("http: { tls: { key_file: /k } }", "http.tls.key_file: HTTPS is not in this version"),
+        (
+            "state: { url: 'redis://:planted@h:6379' }",
+            "state.url: redis:// is not in this version; write one of file://",
+        ),
+        ("state: { url: 'https://:planted@h' }", "state.url: the URL begins with none of file://, s3://, oss://"),
+    ] {
+        let found = with(settings).unwrap_err().to_string();
+        assert!(found.contains(message) && found.lines().count() == 1 && !found.contains("planted"), "{found}");
+    }
+}
+
+#[test]
+fn state_has_a_place_of_its_own() {
+    let with = |state: &str, sink: &str| {
+        let connector = format!("{{ topics: [t], app_id: {{ from: key }}, sink: {{ url: '{sink}' }} }}");
+        let (_directory, file) = place(&format!("{WORKER}\nstate: {{ url: '{state}' }}"), &[("c.yaml", &connector)]);
+        load(&options(&file), &Environment::new()).map(|loaded| loaded.worker.state_url).map_err(|p| p.to_string())
+    };
+    for (state, sink) in [
+        ("file:///state", "file:///data"),
+        ("file:///state", "s3://logs/a"),
+        ("s3://state", "s3://logs"),
+        ("s3://logs/state", "s3://logs/a"),
+        ("oss://state/x/", "oss://logs"),
+    ] {
+        assert_eq!(with(state, sink), Ok(Some(SinkUrl::parse(state).unwrap())), "{state} {sink}");
+    }
+    for (state, sink, message) in [
+        ("file:///data/state", "file:///data", "sink.url: lies in, or around, state.url (file:///data/state)"),
+        ("s3://logs", "s3://logs/a", "sink.url: lies in, or around, state.url (s3://logs/)"),
+        ("s3://state", "file:///data", "sink.url: is of another kind than state.url (s3://state/)"),
+        ("oss://state", "s3://logs", "is of another kind"),
+        ("file:///var/lib/sluice", "s3://logs", "state.url: lies in, or around, spool.dir"),
+    ] {
+        let found = with(state, sink).unwrap_err();
+        assert!(found.contains(message) && found.lines().count() == 1, "{found}");
+    }
+}
+
+#[test]
 fn what_shapes_content_is_pinned() {
-    let settings = |text: &str| connector(text).content_settings().to_string();
+    let settings = |text: &str| {
+        let loaded = load_connector_str(Path::new("c.yaml"), text, &Environment::new());
+        loaded.unwrap().0.content_settings().to_string()
+    };
     let default = settings(REQUIRED);
     assert_eq!(
         default,
@@ -363,6 +423,18 @@ fn a_sink_asks_for_what_fits_its_store() {
         ("url: s3://logs, credentials: { from: file }", "", "`file` needs key_file and secret_file, or a profile"),
         ("url: s3://logs, credentials: { secret_file: /s }", "", "needs sink.credentials.key_file too"),
         ("url: file:///data, sse: { mode: AES256 }", "", "sink.sse.mode: is for s3:// and oss://"),
+        (
+            "url: oss://logs, credentials: { from: ecs-ram-role, role_arn: r }",
+            "",
+            "sink.credentials.from: `ecs-ram-role` is not in this version; write one of auto, env, file, aws-chain, static",
+        ),
+        ("url: s3://logs, credentials: { from: oidc }", "", "sink.credentials.from: `oidc` is not in this version"),
+        ("url: s3://logs, credentials: { role_arn: r }", "", "sink.credentials.role_arn: taking on a role is not in"),
+        (
+            "url: s3://logs",
+            ", dead_letter: { topic: dlq, path: _dl }",
+            "dead_letter.topic: dead letters to a Kafka topic are not in this version; leave it out: they go to the folder _dl",
+        ),
     ] {
         let found = with(sink, rest).unwrap_err().to_string();
         assert!(found.contains(message) && found.lines().count() == 1 && !found.contains("planted"), "{sink}\n{found}");
@@ -370,7 +442,7 @@ fn a_sink_asks_for_what_fits_its_store() {
     for (sink, rest) in [
         ("url: file:///data, part_bytes: 5MiB", ", rotate: { max_bytes: 100GiB }"),
         ("url: s3://logs, tags: { team: a, 'x.y': 2 }, sse: { mode: 'aws:kms', kms_key_id: k }", ""),
-        ("url: oss://logs, credentials: { from: ecs-ram-role, role_arn: r }, endpoint: internal", ""),
+        ("url: oss://logs, credentials: { from: env }, endpoint: internal", ""),
     ] {
         assert_eq!(with(sink, rest).unwrap().1, [], "{sink}");
     }

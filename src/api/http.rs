@@ -1,15 +1,14 @@
 //! The worker's HTTP server: /metrics, /health, /status.
 //!
-//! Owns: the board that tasks report to, routes, authentication. Does not own: what is reported.
+//! Owns: the board that tasks report to, routes, answers. Does not own: what is reported, who may ask ([`super::auth`]).
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, Uri, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -20,8 +19,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::auth::Gate;
 use super::metrics::publish_budgets;
-use crate::config::{HttpAuth, HttpConfig};
+use crate::config::HttpConfig;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::spool::Spool;
 use crate::store::observed::Observed;
@@ -68,7 +68,8 @@ pub struct Board {
 #[derive(Debug, Default)]
 struct Inner {
     tasks: Vec<Arc<TaskStatus>>,
-    stores: BTreeMap<String, Arc<Observed>>,
+    /// With their connectors' names.
+    stores: Vec<(String, Arc<Observed>)>,
     connectors: BTreeMap<String, ConnectorReport>,
 }
 
@@ -99,7 +100,7 @@ impl Board {
     pub fn add_store(&self, connector: &str, store: Arc<Observed>) {
         let mut inner = self.lock();
         inner.connectors.entry(connector.to_owned()).or_default();
-        inner.stores.insert(connector.to_owned(), store);
+        inner.stores.push((connector.to_owned(), store));
     }
 
     pub fn connector_failed(&self, connector: &str, message: &str) {
@@ -125,7 +126,9 @@ impl Board {
             (inner.stores.clone(), inner.connectors.clone())
         };
         for (connector, store) in stores {
-            connectors.entry(connector).or_default().store_trouble = store.trouble().map(|error| error.to_string());
+            if let Some(error) = store.trouble() {
+                connectors.entry(connector).or_default().store_trouble = Some(error.to_string());
+            }
         }
         WorkerReport {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -140,46 +143,60 @@ impl Board {
     }
 }
 
-/// Who may ask.
-#[derive(Clone)]
-enum Gate {
-    Open,
-    /// The whole value that the Authorization header must have.
-    Header(Arc<str>),
+/// A server that answers in the background.
+#[derive(Debug)]
+pub struct Server {
+    /// Where it listens: the port is chosen by the system where the settings say 0.
+    pub listen: SocketAddr,
+    pub metrics_listen: Option<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Waits for its end, which the stop brings.
+    pub async fn ended(self) {
+        for task in self.tasks {
+            // How it ended changes nothing any more.
+            let _ = task.await;
+        }
+    }
 }
 
 /// Listens, and answers in the background until `stop`.
 ///
 /// # Errors
 /// An address can't be listened on, or a secret can't be read; the message has no secret.
-pub async fn serve(config: &HttpConfig, board: Arc<Board>, stop: CancellationToken) -> Result<JoinHandle<()>, String> {
-    let gate = gate(&config.auth)?;
-    let open =
-        Router::new().route("/health", get(health)).route("/metrics", get(metrics)).with_state(Arc::clone(&board));
+pub async fn serve(config: &HttpConfig, board: Arc<Board>, stop: CancellationToken) -> Result<Server, String> {
+    let gate = Gate::open(&config.auth)?;
     let guarded = Router::new()
         .route("/status", get(status))
         .route("/metrics", get(metrics))
-        .with_state(Arc::clone(&board))
         .layer(middleware::from_fn_with_state(gate, check));
-    let main = Router::new().route("/health", get(health)).with_state(board).merge(guarded);
-    let mut servers = vec![listen(&config.listen, main, stop.clone()).await?];
+    let main = Router::new().route("/health", get(health)).merge(guarded);
+    let (listen, task) = start(&config.listen, main, &board, &stop).await?;
+    let mut server = Server { listen, metrics_listen: None, tasks: vec![task] };
     if let Some(address) = &config.metrics_listen {
-        servers.push(listen(address, open, stop).await?);
+        let open = Router::new().route("/health", get(health)).route("/metrics", get(metrics));
+        let (listen, task) = start(address, open, &board, &stop).await?;
+        server.metrics_listen = Some(listen);
+        server.tasks.push(task);
     }
-    Ok(tokio::spawn(async move {
-        for server in servers {
-            // It ends by the stop; how changes nothing any more.
-            let _ = server.await;
-        }
-    }))
+    Ok(server)
 }
 
-async fn listen(address: &str, router: Router, stop: CancellationToken) -> Result<JoinHandle<()>, String> {
-    let listener =
-        TcpListener::bind(address).await.map_err(|error| format!("http can't listen on {address}: {error}"))?;
-    let bound = listener.local_addr().map_or_else(|_| address.to_owned(), |bound: SocketAddr| bound.to_string());
-    tracing::info!(address = bound, "http listens");
-    Ok(tokio::spawn(async move {
+async fn start(
+    address: &str,
+    routes: Router<Arc<Board>>,
+    board: &Arc<Board>,
+    stop: &CancellationToken,
+) -> Result<(SocketAddr, JoinHandle<()>), String> {
+    let router = routes.fallback(no_path).method_not_allowed_fallback(no_method).with_state(Arc::clone(board));
+    let failed = |error: std::io::Error| format!("http can't listen on {address}: {error}");
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    tracing::info!(address = %bound, "http listens");
+    let stop = stop.clone();
+    let task = tokio::spawn(async move {
         let stopped = stop.clone();
         let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
         let cut = async {
@@ -194,51 +211,37 @@ async fn listen(address: &str, router: Router, stop: CancellationToken) -> Resul
             }
             () = cut => {}
         }
-    }))
-}
-
-fn gate(auth: &HttpAuth) -> Result<Gate, String> {
-    let header = match auth {
-        HttpAuth::Unset | HttpAuth::None => return Ok(Gate::Open),
-        HttpAuth::BearerTokenFile(file) => format!("Bearer {}", secret(file)?),
-        HttpAuth::BasicFile(file) => format!("Basic {}", base64(secret(file)?.as_bytes())),
-    };
-    Ok(Gate::Header(header.into()))
-}
-
-fn secret(file: &Path) -> Result<String, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let text = text.trim();
-    if text.is_empty() { Err(format!("{} is empty", file.display())) } else { Ok(text.to_owned()) }
-}
-
-/// RFC 4648, for the one header that needs it.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let bits = chunk.iter().fold(0u32, |bits, &byte| bits << 8 | u32::from(byte)) << (8 * (3 - chunk.len()));
-        for place in 0..4 {
-            let digit = ALPHABET[(bits >> (18 - 6 * place) & 63) as usize];
-            text.push(if place <= chunk.len() { char::from(digit) } else { '=' });
-        }
-    }
-    text
+    });
+    Ok((bound, task))
 }
 
 async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
-    if let Gate::Header(expected) = &gate {
-        let given = request.headers().get(header::AUTHORIZATION).map_or(&b""[..], |value| value.as_bytes());
-        if !same(given, expected.as_bytes()) {
-            return (StatusCode::UNAUTHORIZED, "a token is needed\n").into_response();
+    match gate.check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(challenge) => {
+            let message = "set the Authorization header: http.auth names the file that holds what to send";
+            ([(header::WWW_AUTHENTICATE, challenge)], refusal(StatusCode::UNAUTHORIZED, message)).into_response()
         }
     }
-    next.run(request).await
 }
 
-/// Compares in a time that tells nothing but the length.
-fn same(left: &[u8], right: &[u8]) -> bool {
-    left.len() == right.len() && left.iter().zip(right).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+/// Kafka Connect's shape of an error.
+#[derive(Serialize)]
+struct Refusal {
+    error_code: u16,
+    message: String,
+}
+
+fn refusal(code: StatusCode, message: impl Into<String>) -> Response {
+    (code, Json(Refusal { error_code: code.as_u16(), message: message.into() })).into_response()
+}
+
+async fn no_path(uri: Uri) -> Response {
+    refusal(StatusCode::NOT_FOUND, format!("there is no {}", uri.path()))
+}
+
+async fn no_method(method: Method, uri: Uri) -> Response {
+    refusal(StatusCode::METHOD_NOT_ALLOWED, format!("{} does not take {method}", uri.path()))
 }
 
 async fn metrics(State(board): State<Arc<Board>>) -> impl IntoResponse {
@@ -280,17 +283,4 @@ async fn health(State(board): State<Arc<Board>>) -> Response {
         (StatusCode::OK, "healthy", format!("{} tasks", report.tasks.len()))
     };
     (code, Json(Health { status, message })).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_of_all_lengths() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("user:pass", "dXNlcjpwYXNz")];
-        for (plain, encoded) in cases {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
-    }
 }

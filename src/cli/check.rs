@@ -1,6 +1,6 @@
 //! `sluice check`.
 //!
-//! Owns: how settings, problems and what they lead to are shown. Does not own: the checks.
+//! Owns: how settings, problems and what they lead to are shown. Does not own: the checks, what `--probe` tries.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::rotation::Rotation;
-use super::{Exit, SettingsArgs};
+use super::{Exit, SettingsArgs, probe};
 use crate::config::schema::Named as _;
 use crate::config::units::{show_bytes, show_duration};
 use crate::config::{
@@ -20,18 +20,37 @@ pub struct CheckArgs {
     /// Write one JSON object
     #[arg(long)]
     json: bool,
+    /// Also try Kafka, Redis and each connector's store, with an object that is deleted again
+    #[arg(long)]
+    probe: bool,
 }
 
 pub fn run(args: CheckArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     match (settings.load(), args.json) {
         (Ok(loaded), false) => {
             print_warnings(&mut io::stderr().lock(), &loaded.warnings)?;
-            print(&mut io::stdout().lock(), &loaded)?;
-            Ok(Exit::Done)
+            let mut out = io::stdout().lock();
+            print(&mut out, &loaded)?;
+            if !args.probe {
+                return Ok(Exit::Done);
+            }
+            writeln!(out)?;
+            probe::run(&loaded, &mut |step| writeln!(out, "{step}"))
         }
         (Ok(loaded), true) => {
-            writeln!(io::stdout().lock(), "{}", to_json(&loaded))?;
-            Ok(Exit::Done)
+            let mut report = to_json(&loaded);
+            let mut exit = Exit::Done;
+            if args.probe {
+                let mut steps = Vec::new();
+                exit = probe::run(&loaded, &mut |step| {
+                    steps.push(step.clone());
+                    Ok(())
+                })?;
+                report["probe"] = json!(steps);
+            }
+            report["ok"] = json!(exit == Exit::Done);
+            writeln!(io::stdout().lock(), "{report}")?;
+            Ok(exit)
         }
         (Err(problems), false) => {
             print_problems(&mut io::stderr().lock(), &problems)?;
@@ -67,14 +86,14 @@ fn print(out: &mut impl Write, loaded: &Loaded) -> io::Result<()> {
 }
 
 fn print_worker(out: &mut impl Write, worker: &WorkerConfig) -> io::Result<()> {
-    let url = |url: &Option<crate::config::SecretUrl>, none: &str| {
-        url.as_ref().map_or_else(|| none.to_owned(), ToString::to_string)
-    };
+    let state = worker.state_url.as_ref().map_or_else(|| "beside the data".to_owned(), ToString::to_string);
+    let none = || "none, this is the only worker".to_owned();
+    let coordination = worker.coordination_url.as_ref().map_or_else(none, ToString::to_string);
     writeln!(out, "\nworker {} of group {}", worker.id, worker.group)?;
     let protocol = worker.kafka.security.protocol.name();
     writeln!(out, "  kafka: {} ({protocol})", worker.kafka.bootstrap_servers.join(", "))?;
-    writeln!(out, "  state: {}", url(&worker.state_url, "beside the data"))?;
-    writeln!(out, "  coordination: {}", url(&worker.coordination_url, "none, this is the only worker"))?;
+    writeln!(out, "  state: {state}")?;
+    writeln!(out, "  coordination: {coordination}")?;
     writeln!(out, "  spool: {}, at most {}", worker.spool.dir.display(), show_bytes(worker.spool.max_bytes))?;
     let threads = worker.compression_threads.map_or_else(|| "all cores".to_owned(), |count| format!("{count} threads"));
     writeln!(out, "  memory: at most {} for records; compression on {threads}", show_bytes(worker.memory_max_bytes))?;
@@ -134,7 +153,6 @@ fn to_json(loaded: &Loaded) -> serde_json::Value {
         })
         .collect();
     json!({
-        "ok": true,
         "files_used": loaded.files_used,
         "worker": loaded.worker.id,
         "connectors": connectors,

@@ -2,7 +2,7 @@
 //!
 //! Owns: where log lines go and how they look. Does not own: what is logged.
 
-use std::io::{self, IsTerminal as _};
+use std::io;
 
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
@@ -16,10 +16,10 @@ use crate::config::{LogConfig, LogFormat};
 /// # Errors
 /// The journal can't be reached, the filter can't be read, or a log was set up before.
 pub fn init(config: &LogConfig) -> Result<(), Box<dyn std::error::Error>> {
-    let filter = EnvFilter::builder().parse(&config.level)?;
+    let filter = EnvFilter::builder().parse(filter(&config.level))?;
     let lines = fmt::layer().with_writer(io::stderr);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
-        LogFormat::Text => Box::new(lines.with_ansi(colour())),
+        LogFormat::Text => Box::new(lines.with_ansi(super::colour(&io::stderr()))),
         LogFormat::Json => Box::new(lines.json().flatten_event(true)),
         LogFormat::Journald => Box::new(tracing_journald::layer()?.with_syslog_identifier("sluice".to_owned())),
     };
@@ -27,7 +27,25 @@ pub fn init(config: &LogConfig) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Colour is for terminals, and not where NO_COLOR (no-color.org) says no.
-fn colour() -> bool {
-    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+/// A level alone is ours: clients of Kafka and of stores tell each connection at `info`, and what they send at `debug`. Their
+/// warnings are kept. A filter with parts is taken as it is.
+fn filter(level: &str) -> String {
+    match level.trim().to_ascii_lowercase().as_str() {
+        ours @ ("info" | "debug" | "trace") => format!("warn,sluice={ours}"),
+        _ => level.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_alone_keeps_libraries_at_their_warnings() {
+        assert_eq!(filter("info"), "warn,sluice=info");
+        assert_eq!(filter("TRACE"), "warn,sluice=trace");
+        for whole in ["off", "error", "warn", "info,rskafka=debug", "sluice=debug"] {
+            assert_eq!(filter(whole), whole);
+        }
+    }
 }

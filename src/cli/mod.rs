@@ -2,7 +2,7 @@
 //!
 //! Owns: arguments, which command runs, exit statuses. Does not own: what the commands do, settings.
 
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -13,8 +13,12 @@ use crate::config::{Environment, LoadOptions, Loaded, Problems, load};
 mod check;
 mod completions;
 mod logging;
+mod probe;
+mod redis_ping;
 pub mod rotation;
 mod run;
+mod status;
+mod status_table;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,10 +58,10 @@ const EXIT_HELP: &str = "Exit status: 0 done, 1 the thing checked is not so, 2 u
 #[derive(Args, Debug)]
 struct SettingsArgs {
     /// This machine's settings [default: ./configs/worker.yaml, then /etc/sluice/worker.yaml]
-    #[arg(long, value_name = "FILE", global = true)]
+    #[arg(long, value_name = "FILE", global = true, display_order = 100)]
     config: Option<PathBuf>,
     /// What is archived: directories and files [default: connectors/ beside configs/, or /etc/sluice/connectors]
-    #[arg(long, value_name = "DIR|FILE", num_args = 1.., global = true)]
+    #[arg(long, value_name = "DIR|FILE", num_args = 1.., global = true, display_order = 101)]
     connectors: Vec<PathBuf>,
 }
 
@@ -67,6 +71,8 @@ enum Command {
     Run(run::RunArgs),
     /// Check all settings and say what they lead to
     Check(check::CheckArgs),
+    /// Ask the running worker for connectors, tasks, lag and errors
+    Status(status::StatusArgs),
     /// Write completions for a shell to stdout
     Completions(completions::CompletionsArgs),
 }
@@ -87,6 +93,7 @@ fn dispatch(cli: Cli) -> io::Result<Exit> {
     match cli.command {
         Command::Run(args) => run::run(&args, &cli.settings),
         Command::Check(args) => check::run(args, &cli.settings),
+        Command::Status(args) => status::run(&args, &cli.settings),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
 }
@@ -107,6 +114,18 @@ fn quiet_pipe(result: io::Result<Exit>) -> ExitCode {
 fn complain(message: &str) {
     // Nobody is left to tell where stderr is closed.
     let _ = writeln!(io::stderr().lock(), "sluice: {message}");
+}
+
+/// Colour is for terminals, and not where NO_COLOR (no-color.org) says no.
+fn colour(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// To be called first by what speaks TLS: with two providers in the program, clients that find none installed panic.
+fn install_crypto() {
+    if rustls::crypto::ring::default_provider().install_default().is_err() {
+        tracing::debug!("a crypto provider was installed before");
+    }
 }
 
 impl SettingsArgs {

@@ -32,10 +32,7 @@ pub fn run(args: &RunArgs, settings: &SettingsArgs) -> io::Result<Exit> {
         return Ok(Exit::Unreachable);
     }
     announce(&loaded);
-    // First of all: with two providers in the program, TLS clients that find none installed panic.
-    if rustls::crypto::ring::default_provider().install_default().is_err() {
-        tracing::debug!("a crypto provider was installed before");
-    }
+    super::install_crypto();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("sluice").build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -54,6 +51,14 @@ pub fn run(args: &RunArgs, settings: &SettingsArgs) -> io::Result<Exit> {
 }
 
 fn announce(loaded: &Loaded) {
+    let names: Vec<&str> = loaded.connectors.iter().map(|connector| connector.name.as_str()).collect();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        worker = loaded.worker.id,
+        connectors = names.join(","),
+        listen = loaded.worker.http.listen,
+        "sluice starts"
+    );
     for file in &loaded.files_used {
         tracing::info!(file = %file.display(), "settings read");
     }

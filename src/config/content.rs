@@ -8,9 +8,7 @@ use serde_json::{Value, json};
 
 use super::schema::Named;
 use super::{AppIdFrom, ConnectorConfig, MissingAppId, TimeFormat, TimeFrom};
-
-/// Counts up when the code splits or formats records in another way under the same settings.
-pub const SPLIT_VERSION: u32 = 1;
+use crate::pipeline::split::SPLIT_VERSION;
 
 impl ConnectorConfig {
     /// A canonical JSON value: two connectors whose values are equal put every record into the same lane and write it in the

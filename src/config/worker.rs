@@ -6,7 +6,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::SecretUrl;
+use super::{SecretUrl, SinkUrl};
 
 /// Settings of one worker process.
 #[derive(Clone, Debug)]
@@ -15,8 +15,8 @@ pub struct WorkerConfig {
     pub group: String,
     pub max_tasks: Option<NonZeroU32>,
     pub kafka: KafkaConfig,
-    /// `None`: each connector's log lies beside its data.
-    pub state_url: Option<SecretUrl>,
+    /// `None`: each connector's log lies beside its data. Endpoint and credentials are the sink's.
+    pub state_url: Option<SinkUrl>,
     pub coordination_url: Option<SecretUrl>,
     pub spool: SpoolConfig,
     pub memory_max_bytes: u64,
@@ -92,7 +92,6 @@ pub struct HttpConfig {
     /// A second address for /metrics and /health alone.
     pub metrics_listen: Option<String>,
     pub auth: HttpAuth,
-    pub tls: Option<HttpTls>,
     /// Sink URL prefixes that connectors made by REST may use.
     pub allow_sinks: Vec<String>,
 }
@@ -105,12 +104,6 @@ pub enum HttpAuth {
     None,
     BearerTokenFile(PathBuf),
     BasicFile(PathBuf),
-}
-
-#[derive(Clone, Debug)]
-pub struct HttpTls {
-    pub cert_file: PathBuf,
-    pub key_file: PathBuf,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

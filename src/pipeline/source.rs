@@ -3,6 +3,8 @@
 //! Owns: what a reader of topics must do ([`Kafka`], [`Reader`]), what it sends ([`SourceEvent`]), what its failures mean.
 //! Does not own: the wire protocol (the rooms in `kafka`), positions that are safe to keep (the task's).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
@@ -65,6 +67,11 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
 
     /// `None`: no such topic. Never creates one.
     async fn topic(&self, name: &str) -> Result<Option<TopicInfo>, SourceError>;
+
+    /// How long the topic keeps its records; `None` where the client can't tell.
+    async fn retention(&self, _topic: &str) -> Result<Option<Duration>, SourceError> {
+        Ok(None)
+    }
 
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError>;
 

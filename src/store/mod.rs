@@ -14,6 +14,8 @@ pub mod faults;
 pub mod local;
 pub mod memory;
 pub mod observed;
+#[cfg(test)]
+pub(crate) mod overwriting;
 pub mod probe;
 pub mod retry;
 pub mod retrying;
@@ -35,6 +37,11 @@ pub async fn open(sink: &SinkConfig) -> Result<Arc<dyn Store>, StoreError> {
         SinkUrl::File { dir } => Ok(Arc::new(local::LocalStore::open(dir)?)),
         SinkUrl::S3 { .. } | SinkUrl::Oss { .. } => Ok(Arc::new(s3::S3Store::open(sink).await?)),
     }
+}
+
+/// Opens the store of `state.url`, which takes everything but its place from the connector's sink.
+pub async fn open_state(url: &SinkUrl, sink: &SinkConfig) -> Result<Arc<dyn Store>, StoreError> {
+    open(&SinkConfig { url: url.clone(), ..sink.clone() }).await
 }
 
 /// What is uploaded: small things from memory, sealed files from the spool.

@@ -34,6 +34,9 @@ pub enum ProbeOutcome {
     NotTried,
 }
 
+/// Name of the step that decides whether a store can hold a log.
+pub const CREATE_ONLY: &str = "create only";
+
 const OVERWRITES: &str = "the store let a second writer overwrite an object, so it can't hold a task's log: switch the bucket's \
                           versioning off (OSS), or keep the log elsewhere with state.url";
 
@@ -61,7 +64,7 @@ impl fmt::Display for ProbeReport {
 /// Writes, reads, lists and deletes `_sluice/probe-<random>`, and proves that a second create with other content is refused.
 /// Tries each request once.
 pub async fn probe(store: &dyn Store) -> ProbeReport {
-    let names = ["write", "read", "read a range", "head", "list", "create only", "delete"];
+    let names = ["write", "read", "read a range", "head", "list", CREATE_ONLY, "delete"];
     let mut steps: Vec<ProbeStep> =
         names.into_iter().map(|name| ProbeStep { name, outcome: ProbeOutcome::NotTried }).collect();
     let mut outcomes = Vec::new();
@@ -169,40 +172,8 @@ mod tests {
     use super::*;
     use crate::store::faults::{Faulty, Rates};
     use crate::store::memory::MemoryStore;
-    use crate::store::{Fault, Got, Head, Page};
-
-    /// A store that overwrites.
-    #[derive(Debug, Default)]
-    struct Careless(MemoryStore);
-
-    #[async_trait::async_trait]
-    impl Store for Careless {
-        async fn create(&self, key: &str, body: &Body, intent_id: Option<&str>) -> Result<Created, StoreError> {
-            self.0.delete(key).await?;
-            self.0.create(key, body, intent_id).await
-        }
-        async fn head(&self, key: &str) -> Result<Option<Head>, StoreError> {
-            self.0.head(key).await
-        }
-        async fn get(&self, key: &str, range: ByteRange, if_match: Option<&str>) -> Result<Option<Got>, StoreError> {
-            self.0.get(key, range, if_match).await
-        }
-        async fn list(
-            &self,
-            prefix: &str,
-            depth: Depth,
-            after: Option<&str>,
-            limit: usize,
-        ) -> Result<Page, StoreError> {
-            self.0.list(prefix, depth, after, limit).await
-        }
-        async fn delete(&self, key: &str) -> Result<(), StoreError> {
-            self.0.delete(key).await
-        }
-        fn url(&self) -> &str {
-            self.0.url()
-        }
-    }
+    use crate::store::overwriting::Overwriting;
+    use crate::store::{Fault, Page};
 
     #[tokio::test]
     async fn a_good_store_passes_and_is_left_clean() {
@@ -215,7 +186,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_overwrites_is_found_out() {
-        let report = probe(&Careless::default()).await;
+        let report = probe(&Overwriting::default()).await;
         assert_eq!(report.create_only, Some(false));
         assert!(report.to_string().contains("create only   FAILED: the store let a second writer"), "{report}");
         let failed = report.steps.iter().filter(|step| step.outcome != ProbeOutcome::Passed).count();

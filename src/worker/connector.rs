@@ -11,14 +11,14 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::layout::{self, LayoutError, Marker};
+use super::layout::{self, LayoutError};
 use super::{Shared, supervisor};
 use crate::cli::Exit;
 use crate::config::{ConnectorConfig, TopicSelection};
 use crate::log::store_log::StoreLog;
 use crate::pipeline::source::{SourceError, TopicInfo};
-use crate::store::Store;
 use crate::store::observed::Observed;
+use crate::store::{Store, StoreError};
 
 /// How often topics and partitions are looked for.
 const TOPICS_EVERY: Duration = Duration::from_secs(30);
@@ -29,6 +29,8 @@ pub struct Connector {
     pub shared: Arc<Shared>,
     pub config: Arc<ConnectorConfig>,
     pub store: Arc<Observed>,
+    /// Where markers and logs lie: `store` itself, or the place of `state.url`.
+    pub state: Arc<Observed>,
     pub uploads: Arc<Semaphore>,
 }
 
@@ -44,6 +46,9 @@ pub async fn run(shared: Arc<Shared>, config: Arc<ConnectorConfig>, stop: Cancel
     match outcome {
         Ok(connector) => {
             board.add_store(&name, Arc::clone(&connector.store));
+            if !Arc::ptr_eq(&connector.store, &connector.state) {
+                board.add_store(&name, Arc::clone(&connector.state));
+            }
             connector.keep_tasks(stop).await
         }
         Err((exit, message)) => {
@@ -63,16 +68,23 @@ async fn connector_is_waited_for(stop: &CancellationToken, exit: Exit, board: &c
 }
 
 async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc<Connector>, (Exit, String)> {
-    let store = crate::store::open(&config.sink).await.map_err(|error| (Exit::Usage, error.to_string()))?;
-    let store = Arc::new(Observed::new(store));
+    let usage = |error: StoreError| (Exit::Usage, error.to_string());
+    let store = Arc::new(Observed::new(crate::store::open(&config.sink).await.map_err(usage)?));
+    let apart = match &shared.worker.state_url {
+        Some(url) => Some(Arc::new(Observed::new(crate::store::open_state(url, &config.sink).await.map_err(usage)?))),
+        None => None,
+    };
     let cluster_id = shared.kafka.cluster_id().await.map_err(|error| (Exit::Unreachable, error.to_string()))?;
-    let marker = Marker { connector: config.name.clone(), cluster_id };
-    layout::claim_prefix(store.as_ref(), &shared.environment, &marker).await.map_err(|error| match error {
-        LayoutError::Store(_) => (Exit::Unreachable, error.to_string()),
-        LayoutError::Conflict(_) => (Exit::Usage, error.to_string()),
-    })?;
+    let apart_door = apart.as_deref().map(|state| state as &dyn Store);
+    layout::claim(store.as_ref(), apart_door, &shared.environment, &config.name, cluster_id.as_deref()).await.map_err(
+        |error| match error {
+            LayoutError::Store(_) => (Exit::Unreachable, error.to_string()),
+            LayoutError::Conflict(_) => (Exit::Usage, error.to_string()),
+        },
+    )?;
     let uploads = Arc::new(Semaphore::new(config.sink.max_uploads.get()));
-    Ok(Arc::new(Connector { shared, config, store, uploads }))
+    let state = apart.unwrap_or_else(|| Arc::clone(&store));
+    Ok(Arc::new(Connector { shared, config, store, state, uploads }))
 }
 
 impl Connector {
@@ -181,6 +193,6 @@ impl Connector {
     /// The log of a task.
     pub fn log(&self, topic: &str, mapping: u32, task: u32) -> StoreLog {
         let path = layout::log_path(&self.config.name, topic, mapping, task);
-        StoreLog::new(Arc::clone(&self.store) as Arc<dyn Store>, &path)
+        StoreLog::new(Arc::clone(&self.state) as Arc<dyn Store>, &path)
     }
 }

@@ -1,12 +1,16 @@
-//! Where a connector keeps its state beside the data: the marker of its prefix, the mapping of a topic, the logs.
+//! Where a connector keeps its state: the marker of its prefix, the mapping of a topic, the logs.
 //!
-//! Owns: these names and the two small objects. Does not own: logs, data.
+//! Owns: these names and the small objects. Does not own: logs, data.
 //!
 //! ```text
-//!  <prefix>/_sluice/<connector>/created                              who uses this prefix
-//!  <prefix>/_sluice/<connector>/<topic>/mapping-<8 digits>           how partitions are shared out to tasks
-//!  <prefix>/_sluice/<connector>/<topic>/<mapping>/<task>/<20 digits> a task's log
+//!  <prefix>/_sluice/<connector>/created                             who uses this prefix, and where its state is
+//!  <state>/_sluice/<connector>/<topic>/mapping-<8 digits>           how partitions are shared out to tasks
+//!  <state>/_sluice/<connector>/<topic>/<mapping>/<task>/<20 digits> a task's log
 //! ```
+//!
+//! `<state>` is the prefix itself, or the place of `state.url`; there a second marker says which prefix the state is of. A
+//! connector that lost sight of its log would archive everything again, and one that read another's would leave records out:
+//! the two markers must name each other.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,12 @@ pub const STATE_FOLDER: &str = "_sluice";
 pub struct Marker {
     pub connector: String,
     pub cluster_id: Option<String>,
+    /// In the data's prefix: the URL of the state; `None`: it lies here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// In a place for state alone: the URL of the data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sink: Option<String>,
 }
 
 /// How the partitions of a topic are shared out to tasks.
@@ -53,47 +63,88 @@ pub fn log_path(connector: &str, topic: &str, mapping: u32, task: u32) -> String
     format!("{STATE_FOLDER}/{connector}/{topic}/{mapping}/{task}")
 }
 
-/// Creates the marker of the prefix, or checks that it is this connector's and this cluster's.
+/// Creates the connector's markers, or checks that they are this connector's and this cluster's. `state`: the store of
+/// `state.url`, where there is one.
 ///
 /// # Errors
-/// Another connector or another cluster uses the prefix.
-pub async fn claim_prefix(store: &dyn Store, environment: &Environment, mine: &Marker) -> Result<(), LayoutError> {
-    refuse_others(store, environment, &mine.connector).await?;
-    let found: Marker = create_or_read(store, environment, &marker_key(&mine.connector), mine).await?;
+/// Another connector or another cluster uses the prefix, or its state lies elsewhere.
+pub async fn claim(
+    data: &dyn Store,
+    state: Option<&dyn Store>,
+    environment: &Environment,
+    connector: &str,
+    cluster_id: Option<&str>,
+) -> Result<(), LayoutError> {
+    alone(data, environment, connector).await?;
+    let mine = Marker {
+        connector: connector.to_owned(),
+        cluster_id: cluster_id.map(str::to_owned),
+        state: state.map(|state| state.url().to_owned()),
+        sink: None,
+    };
+    let found: Marker = create_or_read(data, environment, &marker_key(connector), &mine).await?;
     // Somebody may have begun here at the same moment; then neither stays.
-    if let Err(error) = refuse_others(store, environment, &mine.connector).await {
-        let key = marker_key(&mine.connector);
-        retrying(environment, || store.delete(&key)).await?;
+    if let Err(error) = alone(data, environment, connector).await {
+        let key = marker_key(connector);
+        retrying(environment, || data.delete(&key)).await?;
         return Err(error);
     }
-    let differs = matches!((&found.cluster_id, &mine.cluster_id), (Some(found), Some(mine)) if found != mine);
-    if found.connector != mine.connector || differs {
+    same_owner(data, &found, &mine)?;
+    if found.state != mine.state {
+        let beside = "beside the data";
         return Err(LayoutError::Conflict(format!(
-            "the prefix {} was begun by connector {} on cluster {}, this is connector {} on cluster {}. Archive under a prefix \
-             of its own",
-            store.url(),
-            found.connector,
-            found.cluster_id.as_deref().unwrap_or("unknown"),
-            mine.connector,
-            mine.cluster_id.as_deref().unwrap_or("unknown")
+            "connector {connector} was begun with its state {}, and is now told that it is {}: without its log it would archive \
+             everything again. Set state.url as it was, or archive under a prefix of its own",
+            found.state.as_deref().unwrap_or(beside),
+            mine.state.as_deref().unwrap_or(beside)
+        )));
+    }
+    let Some(state) = state else { return Ok(()) };
+    let mine = Marker { state: None, sink: Some(data.url().to_owned()), ..mine };
+    let found: Marker = create_or_read(state, environment, &marker_key(connector), &mine).await?;
+    same_owner(state, &found, &mine)?;
+    if found.sink != mine.sink {
+        return Err(LayoutError::Conflict(format!(
+            "the state of connector {connector} at {} belongs to data at {}, this connector writes to {}. Give it another name, \
+             or another state.url",
+            state.url(),
+            found.sink.as_deref().unwrap_or("its own place"),
+            data.url()
         )));
     }
     Ok(())
 }
 
-async fn refuse_others(store: &dyn Store, environment: &Environment, connector: &str) -> Result<(), LayoutError> {
+/// No other connector may have begun below the prefix.
+async fn alone(data: &dyn Store, environment: &Environment, connector: &str) -> Result<(), LayoutError> {
     let folder = format!("{STATE_FOLDER}/");
-    let page = retrying(environment, || store.list(&folder, Depth::Folder, None, 100)).await?;
-    for folder in &page.folders {
+    let others = retrying(environment, || data.list(&folder, Depth::Folder, None, 100)).await?;
+    for folder in &others.folders {
         let name = folder.trim_start_matches(STATE_FOLDER).trim_matches('/');
         if name != connector && !name.starts_with("probe-") {
             return Err(LayoutError::Conflict(format!(
                 "the prefix {} is connector {name}'s: two connectors can't share one. Give this connector a prefix of its own",
-                store.url()
+                data.url()
             )));
         }
     }
     Ok(())
+}
+
+fn same_owner(store: &dyn Store, found: &Marker, mine: &Marker) -> Result<(), LayoutError> {
+    let differs = matches!((&found.cluster_id, &mine.cluster_id), (Some(found), Some(mine)) if found != mine);
+    if found.connector == mine.connector && !differs {
+        return Ok(());
+    }
+    Err(LayoutError::Conflict(format!(
+        "the prefix {} was begun by connector {} on cluster {}, this is connector {} on cluster {}. Archive under a prefix of \
+         its own",
+        store.url(),
+        found.connector,
+        found.cluster_id.as_deref().unwrap_or("unknown"),
+        mine.connector,
+        mine.cluster_id.as_deref().unwrap_or("unknown")
+    )))
 }
 
 /// The number of the topic's mapping; made at the first start.
@@ -140,5 +191,63 @@ async fn create_or_read<T: Serialize + for<'de> Deserialize<'de>>(
         if created == Created::New {
             tracing::info!(url = store.url(), key, "first start: created");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::local::LocalStore;
+    use crate::store::memory::MemoryStore;
+
+    async fn refused(data: &dyn Store, state: Option<&dyn Store>, connector: &str, cluster: Option<&str>) -> String {
+        claim(data, state, &Environment::system(), connector, cluster).await.unwrap_err().to_string()
+    }
+
+    async fn taken(data: &dyn Store, state: Option<&dyn Store>, connector: &str, cluster: Option<&str>) {
+        claim(data, state, &Environment::system(), connector, cluster).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_prefix_is_one_connectors_on_one_cluster() {
+        let data = MemoryStore::new();
+        taken(&data, None, "c", None).await;
+        taken(&data, None, "c", Some("k1")).await;
+        assert!(refused(&data, None, "d", None).await.contains("is connector c's"));
+        let data = MemoryStore::new();
+        taken(&data, None, "c", Some("k1")).await;
+        assert!(refused(&data, None, "c", Some("k2")).await.contains("on cluster k1"));
+    }
+
+    #[tokio::test]
+    async fn state_is_never_moved_by_a_setting() {
+        let (data, other, dir) = (MemoryStore::new(), MemoryStore::new(), tempfile::tempdir().unwrap());
+        let state = LocalStore::open(dir.path()).unwrap();
+        taken(&data, None, "c", None).await;
+        assert!(refused(&data, Some(&state), "c", None).await.contains("begun with its state beside the data"));
+        taken(&other, Some(&state), "d", None).await;
+        taken(&other, Some(&state), "d", None).await;
+        let message = refused(&other, None, "d", None).await;
+        assert!(message.contains(&format!("begun with its state {}", state.url())), "{message}");
+    }
+
+    #[tokio::test]
+    async fn connectors_share_a_place_of_state_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let open = |name: &str| LocalStore::open(dir.path().join(name)).unwrap();
+        let (state, first, second) = (open("state"), open("first"), open("second"));
+        taken(&first, Some(&state), "c", None).await;
+        taken(&second, Some(&state), "d", None).await;
+        // Another cluster's connector of the same name.
+        let third = open("third");
+        assert!(refused(&third, Some(&state), "c", None).await.contains("belongs to data at"));
+    }
+
+    #[test]
+    fn a_marker_without_state_is_written_as_ever() {
+        let marker = Marker { connector: "c".to_owned(), cluster_id: None, state: None, sink: None };
+        let text = r#"{"connector":"c","cluster_id":null}"#;
+        assert_eq!(serde_json::to_string(&marker).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Marker>(text).unwrap(), marker);
     }
 }

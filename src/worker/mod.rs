@@ -113,10 +113,9 @@ pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> 
         worst = if exit as u8 > worst as u8 { exit } else { worst };
     }
     stop.cancel();
-    for task in [bar, server] {
-        // Both end by the stop; how they end changes nothing any more.
-        let _ = task.await;
-    }
+    // Both end by the stop; how they end changes nothing any more.
+    let _ = bar.await;
+    server.ended().await;
     Ok(worst)
 }
 

@@ -116,7 +116,7 @@ impl TaskContext {
         let shared = &connector.shared;
         let tasks_max = connector.config.tasks_max.get();
         let mapping =
-            layout::mapping(connector.store.as_ref(), &shared.environment, &connector.config.name, topic, tasks_max)
+            layout::mapping(connector.state.as_ref(), &shared.environment, &connector.config.name, topic, tasks_max)
                 .await?;
         Ok(Self {
             connector: Arc::clone(&connector.config),

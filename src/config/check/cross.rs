@@ -82,6 +82,11 @@ pub fn worker(worker: &WorkerConfig, members: &[Member<'_>]) -> (Vec<Problem>, V
                 format!("lies in, or around, spool.dir ({}); each needs its own directory", spool.dir.display());
             problems.push(Problem::new(member.url_place.clone(), "sink.url", message));
         }
+        if let (Some(state), Some(url)) = (&worker.state_url, member.url)
+            && let Some(message) = state_problem(state, url)
+        {
+            problems.push(Problem::new(member.url_place.clone(), "sink.url", message));
+        }
         let Some(config) = member.config else { continue };
         if config.rotate.max_bytes > spool.max_bytes {
             let message = format!(
@@ -95,8 +100,27 @@ pub fn worker(worker: &WorkerConfig, members: &[Member<'_>]) -> (Vec<Problem>, V
     (problems, warnings)
 }
 
+/// The log is opened with the sink's endpoint and credentials, and apart from the data.
+fn state_problem(state: &SinkUrl, sink: &SinkUrl) -> Option<String> {
+    let shared = match (state, sink) {
+        (SinkUrl::File { dir: state }, SinkUrl::File { dir: sink }) => overlap(state, sink),
+        (SinkUrl::File { .. }, SinkUrl::S3 { .. } | SinkUrl::Oss { .. }) => false,
+        (SinkUrl::S3 { bucket: state_bucket, prefix: state }, SinkUrl::S3 { bucket: sink_bucket, prefix: sink })
+        | (SinkUrl::Oss { bucket: state_bucket, prefix: state }, SinkUrl::Oss { bucket: sink_bucket, prefix: sink }) => {
+            state_bucket == sink_bucket && overlap(Path::new(state), Path::new(sink))
+        }
+        (SinkUrl::S3 { .. }, _) | (SinkUrl::Oss { .. }, _) => {
+            return Some(format!(
+                "is of another kind than state.url ({state}), which takes its endpoint and credentials from the sink; write \
+                 state.url of the same kind, or file://"
+            ));
+        }
+    };
+    shared.then(|| format!("lies in, or around, state.url ({state}); each needs its own place"))
+}
+
 /// Whether a directory lies in another or is the same.
-fn overlap(left: &Path, right: &Path) -> bool {
+pub fn overlap(left: &Path, right: &Path) -> bool {
     left.starts_with(right) || right.starts_with(left)
 }
 

@@ -2,11 +2,11 @@
 //!
 //! Owns: who may reach it. Does not own: serving.
 
-use super::{check, together};
+use super::check;
 use crate::config::problem::Problem;
 use crate::config::reader::{Checked, Reader};
 use crate::config::url::{check_host_port, is_loopback};
-use crate::config::{HttpAuth, HttpConfig, HttpTls, SinkUrl};
+use crate::config::{HttpAuth, HttpConfig, SinkUrl};
 
 /// Builds the checked settings of HTTP.
 pub fn http(raw: &mut Reader<'_>) -> Checked<HttpConfig> {
@@ -16,9 +16,6 @@ pub fn http(raw: &mut Reader<'_>) -> Checked<HttpConfig> {
         None => true,
     });
     let auth = auth(raw);
-    let cert_file = raw.path("http.tls.cert_file");
-    let key_file = raw.path("http.tls.key_file");
-    together(raw, "http.tls.cert_file", "http.tls.key_file");
     let allow_sinks = allow_sinks(raw);
     if let (Some(listen), Some(HttpAuth::Unset)) = (&listen, &auth)
         && !is_loopback(listen)
@@ -29,11 +26,7 @@ pub fn http(raw: &mut Reader<'_>) -> Checked<HttpConfig> {
             format!("{shown} can be reached from other machines: set http.auth, or write `auth: none` if everyone may use it"),
         );
     }
-    let tls = match (cert_file?, key_file?) {
-        (Some(cert_file), Some(key_file)) => Some(HttpTls { cert_file, key_file }),
-        _ => None,
-    };
-    Some(HttpConfig { listen: listen?, metrics_listen: metrics_listen?, auth: auth?, tls, allow_sinks: allow_sinks? })
+    Some(HttpConfig { listen: listen?, metrics_listen: metrics_listen?, auth: auth?, allow_sinks: allow_sinks? })
 }
 
 fn auth(raw: &mut Reader<'_>) -> Checked<HttpAuth> {

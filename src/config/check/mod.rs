@@ -12,6 +12,7 @@ pub mod names;
 mod record;
 mod sink;
 mod topics;
+mod unsupported;
 pub mod worker;
 
 /// Reports what a rule says of a value; true: it is legal.

@@ -5,10 +5,11 @@
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
 
-use super::check;
+use super::cross::overlap;
 use super::http::http;
 use super::kafka::kafka;
 use super::names::check_name;
+use super::{check, unsupported};
 use crate::config::reader::{Checked, Reader};
 use crate::config::suggest::nearest;
 use crate::config::tree::show;
@@ -34,6 +35,15 @@ pub fn worker(raw: &mut Reader<'_>, host_name: &str) -> Checked<WorkerConfig> {
     let shutdown_timeout = raw.duration("shutdown_timeout");
     let log_format = raw.choice("log.format");
     let log_level = raw.required_text("log.level").filter(|level| check(raw, "log.level", level, check_filter));
+    unsupported::worker(raw);
+    if let (Some(Some(SinkUrl::File { dir })), Some(spool)) = (&state_url, &spool_dir)
+        && overlap(dir, spool)
+    {
+        raw.problem(
+            "state.url",
+            format!("lies in, or around, spool.dir ({}); each needs its own directory", spool.display()),
+        );
+    }
     Some(WorkerConfig {
         id: id?,
         group: group?,
@@ -60,17 +70,20 @@ fn id(raw: &mut Reader<'_>, host_name: &str) -> Checked<String> {
     Some(id)
 }
 
-fn state_url(raw: &mut Reader<'_>) -> Checked<Option<SecretUrl>> {
+fn state_url(raw: &mut Reader<'_>) -> Checked<Option<SinkUrl>> {
     let Some(url) = raw.text("state.url")? else { return Some(None) };
-    let legal = check(raw, "state.url", &url, |url| match url.split_once("://") {
-        Some((scheme, _)) if REDIS_SCHEMES.contains(&scheme) => check_redis_url(url),
-        Some((scheme, _)) if SINK_SCHEMES.contains(&scheme) => SinkUrl::parse(url).map(|_| ()),
-        _ => {
-            let schemes: Vec<_> = SINK_SCHEMES.iter().chain(&REDIS_SCHEMES).map(|s| format!("{s}://")).collect();
-            Err(format!("begins with none of {}", schemes.join(", ")))
+    let message = match url.split_once("://") {
+        Some((scheme, _)) if REDIS_SCHEMES.contains(&scheme) => {
+            let schemes: Vec<_> = SINK_SCHEMES.iter().map(|scheme| format!("{scheme}://")).collect();
+            format!("{scheme}:// is not in this version; write one of {}, or leave it out", schemes.join(", "))
         }
-    });
-    legal.then(|| Some(SecretUrl::new(url)))
+        _ => match SinkUrl::parse(&url) {
+            Ok(url) => return Some(Some(url)),
+            Err(message) => format!("the URL {message}"),
+        },
+    };
+    raw.problem("state.url", message);
+    None
 }
 
 /// A tracing filter: `info`, `info,sluice::log=debug`. A mistyped level alone would be taken for a part of the program.

@@ -266,14 +266,15 @@ pub static CONNECTOR: Schema = Schema {
             kind: Kind::Choice(names::<CredentialsFrom>),
             default: Some("auto"),
             doc: "where credentials come from; `auto` tries what the machine offers. `static` reads `key_file` and \
-                  `secret_file`, `file` these or a `profile`, `oidc` a `token_file`",
+                  `secret_file`, `file` these or a `profile`, `oidc` a `token_file`. This version refuses `ecs-ram-role` and \
+                  `oidc`",
             cost: "",
         },
         Key {
             path: "sink.credentials.role_arn",
             kind: Kind::Text,
             default: Some("null"),
-            doc: "role to take on",
+            doc: "role to take on. This version refuses it",
             cost: "",
         },
         Key {
@@ -316,7 +317,7 @@ pub static CONNECTOR: Schema = Schema {
             path: "dead_letter.topic",
             kind: Kind::Text,
             default: Some("null"),
-            doc: "a Kafka topic for dead letters. `null`: files of their own below `path`",
+            doc: "a Kafka topic for dead letters. `null`: files of their own below `path`. This version refuses a topic",
             cost: "",
         },
         Key {

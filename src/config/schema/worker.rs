@@ -20,7 +20,8 @@ pub static WORKER: Schema = Schema {
             path: "worker.group",
             kind: Kind::Text,
             default: Some("default"),
-            doc: "workers of one group share the tasks of their connectors (letters, digits, `.`, `_`, `-`)",
+            doc: "workers of one group share the tasks of their connectors (letters, digits, `.`, `_`, `-`). Not used by this \
+                  version",
             cost: "",
         },
         Key {
@@ -125,7 +126,8 @@ pub static WORKER: Schema = Schema {
             path: "kafka.client_rack",
             kind: Kind::Text,
             default: Some("null"),
-            doc: "this machine's rack or zone; brokers that allow it let a near replica be read",
+            doc: "this machine's rack or zone; brokers that allow it let a near replica be read. Not used \
+                  by this version",
             cost: "Reading in the own zone saves traffic charges, at a little more delay.",
         },
         Key {
@@ -133,7 +135,7 @@ pub static WORKER: Schema = Schema {
             kind: Kind::Bool,
             default: Some("true"),
             doc: "copy what is safely archived to the Kafka group `sluice-<connector>`, for lag tools. Sluice itself never \
-                  reads it",
+                  reads it. This version does not write it yet, whatever stands here",
             cost: "",
         },
         Key {
@@ -141,16 +143,17 @@ pub static WORKER: Schema = Schema {
             kind: Kind::Url,
             default: Some("null"),
             doc: "where the tasks' logs lie. `null`: beside each connector's data, under `<prefix>/_sluice/`. Else \
-                  `file://`, `s3://`, `oss://`, or `redis://`, `rediss://`, `redis-sentinel://`, `redis-cluster://`",
-            cost: "Needed only where the data's bucket can't create an object only if there is none. Redis is the weaker \
-                   choice: what it forgets may be archived twice.",
+                  `file://`, or `s3://` or `oss://` like the sinks, whose endpoint and credentials it takes. Chosen once: \
+                  a connector that has begun refuses to start with another. `redis://` is refused by this version",
+            cost: "Needed only where the data's bucket can't create an object only if there is none. Whatever forgets a log, \
+                   a machine's own disk for example, archives twice or not at all afterwards.",
         },
         Key {
             path: "coordination.url",
             kind: Kind::Url,
             default: Some("null"),
             doc: "a Redis by which several workers share tasks: `redis://`, `rediss://`, `redis-sentinel://`, \
-                  `redis-cluster://`. May be flushed at any time. `null`: this is the only worker",
+                  `redis-cluster://`. May be flushed at any time. `null`: this is the only worker. Not used by this version",
             cost: "",
         },
         Key {
@@ -223,7 +226,7 @@ pub static WORKER: Schema = Schema {
             path: "http.tls.cert_file",
             kind: Kind::Path,
             default: Some("null"),
-            doc: "certificate (PEM) of `http.listen`; together with `key_file`. `null`: plain HTTP",
+            doc: "certificate (PEM) of `http.listen`; together with `key_file`. `null`: plain HTTP. This version refuses it",
             cost: "",
         },
         Key {
@@ -237,7 +240,7 @@ pub static WORKER: Schema = Schema {
             path: "http.allow_sinks",
             kind: Kind::List,
             default: Some("[]"),
-            doc: "URLs under which connectors made by REST may write; empty: none may be made",
+            doc: "URLs under which connectors made by REST may write; empty: none may be made. Not used by this version",
             cost: "",
         },
         Key {
@@ -259,7 +262,8 @@ pub static WORKER: Schema = Schema {
             path: "log.level",
             kind: Kind::Text,
             default: Some("info"),
-            doc: "`off`, `error`, `warn`, `info`, `debug` or `trace`; for parts of the program too: `info,sluice::log=debug`",
+            doc: "`off`, `error`, `warn`, `info`, `debug` or `trace` of Sluice itself; libraries then say warnings only. For parts \
+                  of the program: `info,sluice::log=debug`, taken as it is",
             cost: "`debug` writes some lines for each file, `trace` for each request.",
         },
     ],
