@@ -79,6 +79,7 @@ pub struct Reading {
     events: mpsc::Sender<SourceEvent>,
     /// The topic's id; adopted from the first metadata where the request names none.
     topic_id: Option<[u8; 16]>,
+    told_no_ids: bool,
     partitions: BTreeMap<i32, Partition>,
     brokers: BTreeMap<i32, Broker>,
     fetches: FuturesUnordered<BoxFuture<'static, Done>>,
@@ -122,6 +123,7 @@ impl Reading {
             request,
             events,
             topic_id: None,
+            told_no_ids: false,
             brokers: BTreeMap::new(),
             fetches: FuturesUnordered::new(),
             ends: FuturesUnordered::new(),
@@ -243,7 +245,16 @@ impl Reading {
 
     /// Checks the id against the one that the positions belong to; all fails where it is another.
     fn same_topic(&mut self, found: [u8; 16]) -> bool {
-        let Some(found_id) = topic_id(found) else { return true };
+        let Some(found_id) = topic_id(found) else {
+            if !self.told_no_ids {
+                self.told_no_ids = true;
+                tracing::warn!(
+                    topic = self.request.topic,
+                    "the brokers tell no topic ids (Kafka before 2.8): a topic that is deleted and made again is not noticed"
+                );
+            }
+            return true;
+        };
         let adopted = self.topic_id.and_then(topic_id);
         let expected = self.request.topic_id.clone().or(adopted);
         match expected {
