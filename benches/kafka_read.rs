@@ -1,7 +1,7 @@
 //! Reads one topic with the native reader and with rskafka, touching every byte of every value, and prints what that cost.
 //!
-//! `SLUICE_BENCH_KAFKA=host:port SLUICE_BENCH_TOPIC=name cargo bench --bench kafka_read`. The figures to compare are the
-//! ratios of one run.
+//! `SLUICE_BENCH_KAFKA=host:port SLUICE_BENCH_TOPIC=name cargo bench --bench kafka_read`; SLUICE_BENCH_CLIENTS says which and
+//! in which order. The figures to compare are the ratios of one run.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a bench")]
 
@@ -31,13 +31,13 @@ async fn main() {
         group_offsets: false,
     };
     println!("client   records    GB     wall s  CPU s/GB  MB/s   peak RSS MB");
-    for round in 0..2 {
-        let kafka = native::connect(&config).await.unwrap();
-        read("native", &*kafka, &topic).await;
-        if round == 0 {
-            let kafka = rskafka_source::connect(&config).await.unwrap();
-            read("rskafka", &*kafka, &topic).await;
-        }
+    let clients = std::env::var("SLUICE_BENCH_CLIENTS").unwrap_or_else(|_| "native,rskafka,native".into());
+    for client in clients.split(',') {
+        let kafka = match client {
+            "rskafka" => rskafka_source::connect(&config).await,
+            _ => native::connect(&config).await,
+        };
+        read(client, &*kafka.unwrap(), &topic).await;
     }
 }
 

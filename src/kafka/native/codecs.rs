@@ -6,9 +6,11 @@ use std::io::Read;
 
 use zstd::stream::raw::{Decoder as Zstd, InBuffer, Operation, OutBuffer};
 
+use crate::kafka::native::output::Output;
+
 /// Most bytes that one batch may decompress to: far above what producers send (`max.request.size` counts before
 /// compression), far below what a damaged or hostile batch could claim.
-pub const BATCH_MAX_BYTES: usize = 256 * 1024 * 1024;
+pub const BATCH_MAX_BYTES: usize = 128 * 1024 * 1024;
 
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 /// How far back a block may point into the blocks before it.
@@ -40,17 +42,17 @@ impl Codecs {
         &mut self,
         codec: u8,
         input: &[u8],
-        out: &mut Vec<u8>,
+        out: &mut Output,
         limit: usize,
     ) -> Option<Result<(), String>> {
         let most = out.len().saturating_add(limit);
         Some(match codec {
             0 if input.len() > limit => too_large(most),
             0 => {
-                out.extend_from_slice(input);
+                out.extend(input);
                 Ok(())
             }
-            1 => gzip(input, out, limit),
+            1 => gzip(input, out, most),
             2 => snappy(input, out, most),
             3 => lz4(input, out, most),
             4 => self.zstd(input, out, most),
@@ -58,7 +60,7 @@ impl Codecs {
         })
     }
 
-    fn zstd(&mut self, input: &[u8], out: &mut Vec<u8>, most: usize) -> Result<(), String> {
+    fn zstd(&mut self, input: &[u8], out: &mut Output, most: usize) -> Result<(), String> {
         let decoder = match &mut self.zstd {
             Some(decoder) => {
                 decoder.reinit().map_err(|error| error.to_string())?;
@@ -67,30 +69,28 @@ impl Codecs {
             empty => empty.insert(Zstd::new().map_err(|error| error.to_string())?),
         };
         let told = zstd::zstd_safe::get_frame_content_size(input).ok().flatten().unwrap_or(0);
-        let room = usize::try_from(told).unwrap_or(usize::MAX).clamp(STEP_BYTES, STEP_BYTES.max(input.len() * 16));
-        out.reserve(room.min(most.saturating_sub(out.len())));
+        // A claim is believed as far as a good ratio goes.
+        let told = usize::try_from(told).unwrap_or(usize::MAX).min(input.len().saturating_mul(16));
+        let mut room = told.max(STEP_BYTES);
         let mut source = InBuffer::around(input);
-        let mut frame_ended = true;
         loop {
-            if out.len() == out.capacity() {
-                // A byte over the limit shows whether there is more.
-                out.reserve(STEP_BYTES.max(out.len() / 2).min(most - out.len() + 1));
-            }
-            let (read, written) = (source.pos(), out.len());
-            let mut sink = OutBuffer::around_pos(out, written);
+            // A byte over the limit shows whether there is more.
+            let (_, space) = out.split(room.min((most + 1).saturating_sub(out.len())));
+            let mut sink = OutBuffer::around(space);
             let left = decoder.run(&mut source, &mut sink).map_err(|error| error.to_string())?;
-            let written_now = sink.pos() - written;
-            frame_ended = left == 0 || (frame_ended && source.pos() == read && written_now == 0);
+            let (written, full) = (sink.pos(), sink.pos() == sink.capacity());
+            out.advance(written);
             if out.len() > most {
                 return too_large(most);
             }
-            let full = out.len() == out.capacity();
+            // With room left, the decoder stopped for want of input.
             if source.pos() == input.len() && !full {
-                return if frame_ended { Ok(()) } else { Err("zstd frame ends early".into()) };
+                return if left == 0 || input.is_empty() { Ok(()) } else { Err("zstd frame ends early".into()) };
             }
-            if source.pos() == read && written_now == 0 && !full {
-                return Err("zstd makes no progress".into());
+            if source.pos() == input.len() && left == 0 {
+                return Ok(());
             }
+            room = STEP_BYTES;
         }
     }
 }
@@ -99,14 +99,23 @@ fn too_large(most: usize) -> Result<(), String> {
     Err(format!("more than {most} bytes decompressed"))
 }
 
-fn gzip(input: &[u8], out: &mut Vec<u8>, limit: usize) -> Result<(), String> {
-    let before = out.len();
-    let mut members = flate2::bufread::MultiGzDecoder::new(input).take(limit as u64 + 1);
-    members.read_to_end(out).map_err(|error| error.to_string())?;
-    if out.len() - before > limit { too_large(before + limit) } else { Ok(()) }
+fn gzip(input: &[u8], out: &mut Output, most: usize) -> Result<(), String> {
+    let mut members = flate2::bufread::MultiGzDecoder::new(input);
+    loop {
+        // A byte over the limit shows whether there is more.
+        let (_, space) = out.split(STEP_BYTES.min((most + 1).saturating_sub(out.len())));
+        let read = members.read(space).map_err(|error| error.to_string())?;
+        if read == 0 {
+            return Ok(());
+        }
+        out.advance(read);
+        if out.len() > most {
+            return too_large(most);
+        }
+    }
 }
 
-fn snappy(input: &[u8], out: &mut Vec<u8>, most: usize) -> Result<(), String> {
+fn snappy(input: &[u8], out: &mut Output, most: usize) -> Result<(), String> {
     // librdkafka writes one raw block without the framing.
     if !input.starts_with(&XERIAL_MAGIC) {
         return snappy_block(input, out, most);
@@ -122,29 +131,30 @@ fn snappy(input: &[u8], out: &mut Vec<u8>, most: usize) -> Result<(), String> {
     Ok(())
 }
 
-fn snappy_block(block: &[u8], out: &mut Vec<u8>, most: usize) -> Result<(), String> {
+fn snappy_block(block: &[u8], out: &mut Output, most: usize) -> Result<(), String> {
     let length = snap::raw::decompress_len(block).map_err(|error| error.to_string())?;
     let start = out.len();
     // An element of a block makes at most 64 bytes of 3, so a greater claim is a lie.
     if length > block.len().saturating_mul(32) || length > most.saturating_sub(start) {
         return too_large(most);
     }
-    out.resize(start + length, 0);
-    let written = snap::raw::Decoder::new().decompress(block, &mut out[start..]).map_err(|error| error.to_string())?;
-    out.truncate(start + written);
+    let (_, space) = out.split(length);
+    let written =
+        snap::raw::Decoder::new().decompress(block, &mut space[..length]).map_err(|error| error.to_string())?;
+    out.advance(written);
     Ok(())
 }
 
 /// The frame format (<https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>), read here because the blocks can then
 /// be written where they belong. Its own checksums are left out: the batch's checksum covers the same bytes.
-fn lz4(mut input: &[u8], out: &mut Vec<u8>, most: usize) -> Result<(), String> {
+fn lz4(mut input: &[u8], out: &mut Output, most: usize) -> Result<(), String> {
     while !input.is_empty() {
         input = lz4_frame(input, out, most)?;
     }
     Ok(())
 }
 
-fn lz4_frame<'a>(input: &'a [u8], out: &mut Vec<u8>, most: usize) -> Result<&'a [u8], String> {
+fn lz4_frame<'a>(input: &'a [u8], out: &mut Output, most: usize) -> Result<&'a [u8], String> {
     let short = "lz4 frame ends early";
     let frame = input.strip_prefix(&LZ4_MAGIC).ok_or("no lz4 frame")?;
     let (&[flags, descriptor], mut rest) = frame.split_first_chunk::<2>().ok_or(short)?;
@@ -175,13 +185,13 @@ fn lz4_frame<'a>(input: &'a [u8], out: &mut Vec<u8>, most: usize) -> Result<&'a 
             if size > most.saturating_sub(start) {
                 return too_large(most).map(|()| rest);
             }
-            out.extend_from_slice(block);
+            out.extend(block);
             continue;
         }
         // A byte of lz4 makes at most 255.
         let room = block_max.min(size.saturating_mul(255)).min(most.saturating_sub(start).saturating_add(1));
-        out.resize(start + room, 0);
-        let (before, space) = out.split_at_mut(start);
+        let (before, space) = out.split(room);
+        let space = &mut space[..room];
         let dictionary =
             if linked { &before[frame_start.max(start.saturating_sub(LZ4_WINDOW_BYTES))..] } else { &before[start..] };
         let written = if dictionary.is_empty() {
@@ -189,7 +199,7 @@ fn lz4_frame<'a>(input: &'a [u8], out: &mut Vec<u8>, most: usize) -> Result<&'a 
         } else {
             lz4_flex::block::decompress_into_with_dict(block, space, dictionary)
         };
-        out.truncate(start + written.map_err(|error| error.to_string())?);
+        out.advance(written.map_err(|error| error.to_string())?);
         if out.len() > most {
             return too_large(most).map(|()| rest);
         }

@@ -11,11 +11,13 @@ use bytes::Bytes;
 use crate::kafka::native::aborted::Aborted;
 use crate::kafka::native::batch::{self, Batch, BatchError, Next};
 use crate::kafka::native::codecs::{BATCH_MAX_BYTES, Codecs};
+use crate::kafka::native::output::{Output, Pool};
 use crate::kafka::native::records;
 use crate::record::{Block, Span};
 
 /// A block is closed when its decompressed bytes reach this.
-const BLOCK_BYTES: usize = 2 * 1024 * 1024;
+/// Small enough to be still in the processor's cache when it is read.
+const BLOCK_BYTES: usize = 256 * 1024;
 
 /// One partition of an answer.
 #[derive(Clone, Debug)]
@@ -41,6 +43,7 @@ pub struct DecodeError {
 #[derive(Debug)]
 pub struct Decoder<'a> {
     codecs: &'a mut Codecs,
+    pool: Pool,
     rest: Bytes,
     position: i64,
     aborted: Aborted,
@@ -51,9 +54,10 @@ pub struct Decoder<'a> {
 }
 
 impl<'a> Decoder<'a> {
-    pub fn new(fetched: Fetched, codecs: &'a mut Codecs) -> Self {
+    pub fn new(fetched: Fetched, codecs: &'a mut Codecs, pool: &Pool) -> Self {
         Self {
             codecs,
+            pool: pool.clone(),
             rest: fetched.records,
             position: fetched.position,
             aborted: Aborted::new(&fetched.aborted),
@@ -75,7 +79,7 @@ impl<'a> Decoder<'a> {
         let start_position = self.position;
         let uncompressed = self.rest.clone();
         let mut spans: Vec<Span> = Vec::new();
-        let mut decompressed: Vec<u8> = Vec::new();
+        let mut decompressed = self.pool.output();
         let mut is_compressed = None;
         loop {
             let mut rest = self.rest.clone();
@@ -118,14 +122,14 @@ impl<'a> Decoder<'a> {
         error: BatchError,
         start_position: i64,
         spans: &[Span],
-        decompressed: Vec<u8>,
+        decompressed: Output,
         uncompressed: &Bytes,
     ) -> Result<Option<Block>, DecodeError> {
         if spans.is_empty() && self.position == start_position {
             self.failed = true;
             return Err(DecodeError { position: self.position, error });
         }
-        let compressed = spans.is_empty().then_some(false).or(Some(!decompressed.is_empty()));
+        let compressed = spans.is_empty().then_some(false).or(Some(decompressed.len() > 0));
         Ok(self.block(start_position, spans.to_vec(), decompressed, uncompressed, compressed))
     }
 
@@ -133,7 +137,7 @@ impl<'a> Decoder<'a> {
         &mut self,
         start_position: i64,
         spans: Vec<Span>,
-        decompressed: Vec<u8>,
+        decompressed: Output,
         uncompressed: &Bytes,
         is_compressed: Option<bool>,
     ) -> Option<Block> {
@@ -142,7 +146,7 @@ impl<'a> Decoder<'a> {
         }
         self.silent = false;
         let data = match is_compressed {
-            Some(true) => decompressed.into(),
+            Some(true) => decompressed.finish(),
             Some(false) if !spans.is_empty() => uncompressed.slice(..uncompressed.len() - self.rest.len()),
             _ => Bytes::new(),
         };
@@ -153,7 +157,7 @@ impl<'a> Decoder<'a> {
         &mut self,
         batch: &Batch,
         uncompressed: &Bytes,
-        decompressed: &mut Vec<u8>,
+        decompressed: &mut Output,
         spans: &mut Vec<Span>,
     ) -> Result<(), BatchError> {
         batch.check_crc()?;
@@ -177,9 +181,6 @@ impl<'a> Decoder<'a> {
         if batch.count == 0 {
             return Ok(());
         }
-        if decompressed.capacity() == 0 {
-            decompressed.reserve(self.rest.len().saturating_mul(4).min(BLOCK_BYTES));
-        }
         let start = decompressed.len();
         let base_offset = batch.base_offset;
         let payload = batch.payload();
@@ -191,7 +192,14 @@ impl<'a> Decoder<'a> {
             }
             Some(Ok(())) => {}
         }
-        records::decode(batch, decompressed, start, self.position, spans).inspect_err(|_| decompressed.truncate(start))
+        if spans.capacity() == 0 {
+            // As many as this batch has, for the bytes of a block; never more than a record each few bytes.
+            let size = (decompressed.len() - start).max(1);
+            let count = (batch.count as usize).min(size / records::LEAST_BYTES);
+            spans.reserve(count.saturating_mul((BLOCK_BYTES / size + 1).min(BLOCK_BYTES / records::LEAST_BYTES)));
+        }
+        let data = decompressed.as_slice();
+        records::decode(batch, data, start, self.position, spans).inspect_err(|_| decompressed.truncate(start))
     }
 }
 

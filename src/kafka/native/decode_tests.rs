@@ -70,7 +70,7 @@ fn decode(fetched: Fetched) -> (Vec<Plain>, i64, Option<DecodeError>) {
     let mut codecs = Codecs::default();
     let mut position = fetched.position;
     let mut out = Vec::new();
-    for block in Decoder::new(fetched, &mut codecs) {
+    for block in Decoder::new(fetched, &mut codecs, &Pool::default()) {
         let block = match block {
             Ok(block) => block,
             Err(error) => return (out, position, Some(error)),
@@ -333,21 +333,23 @@ fn large_answers_become_several_blocks_without_copies_of_uncompressed_data() {
     let source = Bytes::from(log);
     let range = source.as_ptr_range();
     let mut codecs = Codecs::default();
-    let blocks: Vec<Block> = Decoder::new(Fetched { records: source.clone(), ..fetched(Vec::new(), 0) }, &mut codecs)
-        .collect::<Result<_, _>>()
-        .unwrap();
+    let blocks: Vec<Block> =
+        Decoder::new(Fetched { records: source.clone(), ..fetched(Vec::new(), 0) }, &mut codecs, &Pool::default())
+            .collect::<Result<_, _>>()
+            .unwrap();
     let shape: Vec<(usize, i64, bool)> = blocks
         .iter()
         .map(|block| (block.spans.len(), block.next_offset, range.contains(&block.data.as_ptr())))
         .collect();
-    assert_eq!(shape, [(3, 3, false), (1, 4, false), (4, 8, true)]);
+    assert_eq!(shape, [(1, 1, false), (1, 2, false), (1, 3, false), (1, 4, false), (4, 8, true)]);
     assert!(blocks.iter().all(|block| block.leader_epoch == Some(3)));
 }
 
 #[test]
 fn an_answer_without_records_tells_the_end_once() {
     let mut codecs = Codecs::default();
-    let blocks: Vec<Block> = Decoder::new(fetched(Vec::new(), 9), &mut codecs).collect::<Result<_, _>>().unwrap();
+    let blocks: Vec<Block> =
+        Decoder::new(fetched(Vec::new(), 9), &mut codecs, &Pool::default()).collect::<Result<_, _>>().unwrap();
     assert_eq!(blocks.len(), 1);
     assert_eq!((blocks[0].next_offset, blocks[0].end_offset, blocks[0].log_start_offset), (9, 100, Some(0)));
 }

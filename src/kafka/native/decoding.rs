@@ -6,6 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::kafka::native::codecs::Codecs;
 use crate::kafka::native::decode::{Decoder, Fetched};
+use crate::kafka::native::output::Pool;
 use crate::pipeline::budget::{Budget, Permit};
 use crate::pipeline::source::{SourceError, SourceEvent};
 
@@ -37,7 +38,7 @@ pub async fn run(
     events: mpsc::Sender<SourceEvent>,
     done: mpsc::UnboundedSender<Decoded>,
 ) {
-    let mut codecs = Codecs::default();
+    let (mut codecs, pool) = (Codecs::default(), Pool::default());
     while let Some(job) = jobs.recv().await {
         let (fetched, permit) = match job {
             Job::Decode(fetched, permit) => (fetched, permit),
@@ -50,7 +51,7 @@ pub async fn run(
         };
         let partition = fetched.partition;
         let mut failed = false;
-        for block in Decoder::new(fetched, &mut codecs) {
+        for block in Decoder::new(fetched, &mut codecs, &pool) {
             let event = match block {
                 Ok(block) => {
                     // Waiting for room here could wait for the very bytes that are being decoded. What may be over the

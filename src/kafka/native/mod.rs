@@ -27,6 +27,7 @@ mod group_offsets;
 mod messages;
 mod oauth;
 mod offsets;
+mod output;
 mod partition;
 mod reader;
 mod records;

@@ -6,7 +6,7 @@ use crate::kafka::native::batch::{Batch, BatchError};
 use crate::record::Span;
 
 /// Length, attributes, two deltas, key length, value length, header count: a byte each.
-const LEAST_BYTES: usize = 7;
+pub const LEAST_BYTES: usize = 7;
 
 /// Appends the spans of the records at or above `from` to `spans`. The batch's records are `data[start..]`.
 ///
