@@ -55,7 +55,6 @@ fn security(raw: &mut Reader<'_>) -> Checked<KafkaSecurity> {
     }
     let (protocol, mechanism) = (protocol?, mechanism?);
     check_sasl(raw, protocol, mechanism);
-    plaintext_only(raw, protocol);
     let sasl = SaslConfig {
         mechanism,
         username: username?,
@@ -66,14 +65,6 @@ fn security(raw: &mut Reader<'_>) -> Checked<KafkaSecurity> {
         scope: scope?,
     };
     Some(KafkaSecurity { protocol, sasl, tls: tls? })
-}
-
-/// The reader behind the Kafka door speaks neither TLS nor SASL. Goes away with it.
-fn plaintext_only(raw: &mut Reader<'_>, protocol: SecurityProtocol) {
-    if protocol != SecurityProtocol::Plaintext {
-        let shown = raw.shown("kafka.security.protocol");
-        raw.problem("kafka.security.protocol", format!("{shown}: this version reads over PLAINTEXT only"));
-    }
 }
 
 fn check_sasl(raw: &mut Reader<'_>, protocol: SecurityProtocol, mechanism: Option<SaslMechanism>) {

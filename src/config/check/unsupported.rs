@@ -8,7 +8,6 @@
 use crate::config::CredentialsFrom;
 use crate::config::reader::Reader;
 use crate::config::schema::Named as _;
-use crate::pipeline::source::Isolation;
 
 const ROLES: [CredentialsFrom; 2] = [CredentialsFrom::EcsRamRole, CredentialsFrom::Oidc];
 
@@ -23,7 +22,6 @@ pub fn worker(raw: &mut Reader<'_>) {
     }
     for (path, message) in [
         ("worker.group", "is not used by this version: this worker runs all tasks of its connectors"),
-        ("kafka.client_rack", "is not used by this version: leaders are read"),
         ("coordination.url", "is not used by this version: run one worker for a connector"),
         ("http.allow_sinks", "is not used by this version: connectors are files"),
     ] {
@@ -33,9 +31,6 @@ pub fn worker(raw: &mut Reader<'_>) {
 
 /// Of a connector's settings.
 pub fn connector(raw: &mut Reader<'_>) {
-    if raw.peek("isolation") == Some(Isolation::ReadUncommitted.name()) {
-        warn(raw, "isolation", "read_uncommitted is not used by this version: committed records are read");
-    }
     if raw.is_set("dead_letter.topic") {
         let path = raw.peek("dead_letter.path").unwrap_or_default();
         let message = format!(

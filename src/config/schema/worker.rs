@@ -42,7 +42,7 @@ pub static WORKER: Schema = Schema {
             path: "kafka.security.protocol",
             kind: Kind::Choice(names::<SecurityProtocol>),
             default: Some("PLAINTEXT"),
-            doc: "how brokers are talked to. This version reads over `PLAINTEXT` only; the others are refused",
+            doc: "how brokers are talked to",
             cost: "",
         },
         Key {
@@ -126,8 +126,7 @@ pub static WORKER: Schema = Schema {
             path: "kafka.client_rack",
             kind: Kind::Text,
             default: Some("null"),
-            doc: "this machine's rack or zone; brokers that allow it let a near replica be read. Not used \
-                  by this version",
+            doc: "this machine's rack or zone; brokers that allow it let a near replica be read",
             cost: "Reading in the own zone saves traffic charges, at a little more delay.",
         },
         Key {
@@ -135,7 +134,7 @@ pub static WORKER: Schema = Schema {
             kind: Kind::Bool,
             default: Some("true"),
             doc: "copy what is safely archived to the Kafka group `sluice-<connector>`, for lag tools. Sluice itself never \
-                  reads it. This version does not write it yet, whatever stands here",
+                  reads it",
             cost: "",
         },
         Key {
