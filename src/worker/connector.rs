@@ -23,6 +23,9 @@ use crate::store::{Store, StoreError};
 /// How often topics and partitions are looked for.
 const TOPICS_EVERY: Duration = Duration::from_secs(30);
 
+/// How often a connector that could not be set up tries again.
+const SET_UP_EVERY: Duration = Duration::from_secs(5);
+
 /// A connector that is set up: what its tasks share.
 #[derive(Debug)]
 pub struct Connector {
@@ -41,7 +44,7 @@ pub async fn run(shared: Arc<Shared>, config: Arc<ConnectorConfig>, stop: Cancel
     let outcome = tokio::select! {
         biased;
         () = stop.cancelled() => return Exit::Done,
-        outcome = set_up(shared, config) => outcome,
+        outcome = set_up_patiently(&shared, &config) => outcome,
     };
     match outcome {
         Ok(connector) => {
@@ -67,6 +70,22 @@ async fn connector_is_waited_for(stop: &CancellationToken, exit: Exit, board: &c
     exit != Exit::Done
 }
 
+/// A service that is away for a moment must not fail a connector for good; a run to the end reports it at once.
+async fn set_up_patiently(
+    shared: &Arc<Shared>,
+    config: &Arc<ConnectorConfig>,
+) -> Result<Arc<Connector>, (Exit, String)> {
+    loop {
+        match set_up(Arc::clone(shared), Arc::clone(config)).await {
+            Err((Exit::Unreachable, message)) if !shared.options.until_caught_up => {
+                tracing::warn!(connector = config.name, "{message}; trying again");
+                tokio::time::sleep(SET_UP_EVERY).await;
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc<Connector>, (Exit, String)> {
     let usage = |error: StoreError| (Exit::Usage, error.to_string());
     let store = Arc::new(Observed::new(crate::store::open(&config.sink).await.map_err(usage)?));
@@ -75,6 +94,8 @@ async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc
         None => None,
     };
     let cluster_id = shared.kafka.cluster_id().await.map_err(|error| (Exit::Unreachable, error.to_string()))?;
+    let log_store = apart.as_deref().unwrap_or(store.as_ref());
+    check_create_only(log_store, &shared, &config.name).await?;
     let apart_door = apart.as_deref().map(|state| state as &dyn Store);
     layout::claim(store.as_ref(), apart_door, &shared.environment, &config.name, cluster_id.as_deref()).await.map_err(
         |error| match error {
@@ -85,6 +106,27 @@ async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc
     let uploads = Arc::new(Semaphore::new(config.sink.max_uploads.get()));
     let state = apart.unwrap_or_else(|| Arc::clone(&store));
     Ok(Arc::new(Connector { shared, config, store, state, uploads }))
+}
+
+/// At the first start: a store that lets objects be overwritten can't hold a log.
+async fn check_create_only(store: &dyn Store, shared: &Shared, connector: &str) -> Result<(), (Exit, String)> {
+    let unreachable = |error: StoreError| (Exit::Unreachable, error.to_string());
+    if layout::is_begun(store, &shared.environment, connector).await.map_err(unreachable)? {
+        return Ok(());
+    }
+    let report = crate::store::probe(store).await;
+    match report.create_only {
+        Some(true) => Ok(()),
+        Some(false) => Err((
+            Exit::Usage,
+            format!(
+                "{} lets an object be overwritten that was to be created only once, so it can't hold the connector's log (OSS with \
+                 versioning, or an old store): set state.url to a store that refuses, or archive to another bucket\n{report}",
+                store.url()
+            ),
+        )),
+        None => Err((Exit::Unreachable, format!("{} can't be used yet:\n{report}", store.url()))),
+    }
 }
 
 impl Connector {

@@ -63,6 +63,15 @@ pub fn log_path(connector: &str, topic: &str, mapping: u32, task: u32) -> String
     format!("{STATE_FOLDER}/{connector}/{topic}/{mapping}/{task}")
 }
 
+/// Whether a connector has begun here before.
+///
+/// # Errors
+/// The store refuses for good.
+pub async fn is_begun(store: &dyn Store, environment: &Environment, connector: &str) -> Result<bool, StoreError> {
+    let key = marker_key(connector);
+    Ok(retrying(environment, || store.head(&key)).await?.is_some())
+}
+
 /// Creates the connector's markers, or checks that they are this connector's and this cluster's. `state`: the store of
 /// `state.url`, where there is one.
 ///
