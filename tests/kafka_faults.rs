@@ -1,4 +1,4 @@
-//! Leader moves, a killed broker and its return, on a cluster of three real brokers of the test's own.
+//! Leader moves, a killed broker and its return, a log that was lost: on real brokers of the test's own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 // The helpers are shared with tests that need more of them.
@@ -9,18 +9,19 @@ mod support;
 use std::process::Command;
 
 use sluice::kafka::native;
-use sluice::pipeline::source::Isolation;
+use sluice::pipeline::source::{Isolation, SourceError};
 use support::kafka::{Oracle, Reading, address, config, ends, repository, request, unique};
 
-/// Three brokers that live as long as this.
+/// Brokers that live as long as this.
 struct Brokers {
     dir: tempfile::TempDir,
+    count: usize,
 }
 
 impl Brokers {
-    fn start() -> Self {
-        let brokers = Self { dir: tempfile::tempdir().unwrap() };
-        brokers.run(&["start"], &["--brokers", "3"]);
+    fn start(count: usize) -> Self {
+        let brokers = Self { dir: tempfile::tempdir().unwrap(), count };
+        brokers.run(&["start"], &["--brokers", &count.to_string()]);
         brokers
     }
 
@@ -44,7 +45,8 @@ impl Brokers {
 impl Drop for Brokers {
     fn drop(&mut self) {
         let _ = Command::new(repository().join("dev/kafka"))
-            .args(["kill", "--run-dir", &self.dir.path().display().to_string(), "1", "2", "3"])
+            .args(["kill", "--run-dir", &self.dir.path().display().to_string()])
+            .args((1..=self.count).map(|broker| broker.to_string()))
             .status();
     }
 }
@@ -54,7 +56,7 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
     if address().is_none() {
         return;
     }
-    let brokers = Brokers::start();
+    let brokers = Brokers::start(3);
     let address = brokers.address();
     let mut oracle = Oracle::start(&address);
     let kafka = native::connect(&config(&address)).await.unwrap();
@@ -82,4 +84,34 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
         eprintln!("round {round}: {} waits", reading.waits);
     }
     assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_lost_its_end_is_told_as_truncated() {
+    if address().is_none() {
+        return;
+    }
+    let brokers = Brokers::start(1);
+    let address = brokers.address();
+    let mut oracle = Oracle::start(&address);
+    let kafka = native::connect(&config(&address)).await.unwrap();
+    let topic = unique("lost");
+    oracle.ask(&format!("create {topic} 1 1"));
+    oracle.ask(&format!("produce {topic} 0 lz4 100 100"));
+    let wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
+    let mut reading = Reading::start(&*kafka, wanted.clone());
+    reading.until(&ends(&*kafka, &wanted).await).await;
+    assert_eq!(kafka.truncated_to(&topic, 0, 0, 100).await.unwrap(), None);
+
+    brokers.run(&["kill"], &["1"]);
+    let log = brokers.dir.path().join(format!("kafka/1/data/{topic}-0"));
+    std::fs::remove_dir_all(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+    brokers.run(&["start"], &[]);
+    // More records than the position, so that the position exists again and only the epoch tells.
+    oracle.ask(&format!("produce {topic} 0 lz4 150 100"));
+
+    let error = reading.failure().await;
+    assert!(matches!(error, SourceError::Truncated { offset: 100, .. }), "{error}");
+    assert_eq!(reading.lines.len(), 100, "nothing of the other log was read");
+    assert_eq!(kafka.truncated_to(&topic, 0, 0, 100).await.unwrap(), Some(0));
 }
