@@ -10,7 +10,7 @@ use std::process::Command;
 
 use sluice::kafka::native;
 use sluice::pipeline::source::{Isolation, SourceError};
-use support::kafka::{Oracle, Reading, address, config, ends, repository, request, unique};
+use support::kafka::{Oracle, Reading, address, config, ends, repository, request, sockets_to, unique};
 
 /// Brokers that live as long as this.
 struct Brokers {
@@ -114,4 +114,46 @@ async fn a_log_that_lost_its_end_is_told_as_truncated() {
     assert!(matches!(error, SourceError::Truncated { offset: 100, .. }), "{error}");
     assert_eq!(reading.lines.len(), 100, "nothing of the other log was read");
     assert_eq!(kafka.truncated_to(&topic, 0, 0, 100).await.unwrap(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replica_in_the_client_s_rack_is_read() {
+    if address().is_none() {
+        return;
+    }
+    let brokers = Brokers::start(3);
+    brokers.run(&["stop"], &[]);
+    for broker in 1..=3 {
+        let file = brokers.dir.path().join(format!("kafka/{broker}/server.properties"));
+        let mut properties = std::fs::read_to_string(&file).unwrap();
+        properties.push_str(&format!(
+            "broker.rack=rack-{broker}\nreplica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector\n"
+        ));
+        std::fs::write(&file, properties).unwrap();
+    }
+    brokers.run(&["start"], &[]);
+    let address = brokers.address();
+    let mut oracle = Oracle::start(&address);
+    let topic = unique("racks");
+    oracle.ask(&format!("create {topic} 1 3 min.insync.replicas=1"));
+    oracle.ask(&format!("move {topic} 0 1"));
+    oracle.ask(&format!("produce {topic} 0 lz4 500 100"));
+    // Only broker 1 is asked for the way in, so a connection to broker 3 is one for fetches.
+    let servers: Vec<&str> = address.split(',').collect();
+    let port: u16 = servers[2].rsplit_once(':').unwrap().1.parse().unwrap();
+    let mut settings = config(servers[0]);
+    settings.client_rack = Some("rack-3".into());
+    let kafka = native::connect(&settings).await.unwrap();
+    let wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
+    let before = sockets_to(port);
+    let mut reading = Reading::start(&*kafka, wanted.clone());
+    reading.until(&ends(&*kafka, &wanted).await).await;
+    assert_eq!(sockets_to(port), before + 1, "the records come from broker 3");
+    oracle.ask(&format!("move {topic} 0 2"));
+    oracle.ask(&format!("produce {topic} 0 lz4 500 100"));
+    reading.until(&ends(&*kafka, &wanted).await).await;
+    brokers.run(&["kill"], &["3"]);
+    oracle.ask(&format!("produce {topic} 0 lz4 500 100"));
+    reading.until(&ends(&*kafka, &wanted).await).await;
+    assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
 }
