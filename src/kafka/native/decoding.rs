@@ -45,7 +45,13 @@ pub async fn run(
     let mut ended: HashSet<i32> = HashSet::new();
     while let Some(job) = jobs.recv().await {
         let (fetched, permit) = match job {
-            Job::Decode(fetched, _) if ended.contains(&fetched.partition) => continue,
+            Job::Decode(fetched, permit) if ended.contains(&fetched.partition) => {
+                let skipped = Decoded { partition: fetched.partition, bytes: permit.bytes(), failed: true };
+                if done.send(skipped).is_err() {
+                    return;
+                }
+                continue;
+            }
             Job::Fail { partition, .. } if ended.contains(&partition) => continue,
             Job::Decode(fetched, permit) => (fetched, permit),
             Job::Fail { partition, offset, error } => {
@@ -99,7 +105,7 @@ mod tests {
         let budget = Budget::new(1 << 20);
         let (jobs, receiver) = mpsc::unbounded_channel();
         let (sender, mut events) = mpsc::channel(8);
-        let (done, _decoded) = mpsc::unbounded_channel();
+        let (done, mut decoded) = mpsc::unbounded_channel();
         let job = |partition, records: &'static [u8]| {
             let records = Bytes::from_static(records);
             let aborted = Vec::new();
@@ -123,5 +129,10 @@ mod tests {
         }
         assert_eq!(seen, [(1, "failed"), (2, "block")]);
         assert_eq!(budget.used_bytes(), 0);
+        let mut bytes = 0;
+        while let Some(decoded) = decoded.recv().await {
+            bytes += decoded.bytes;
+        }
+        assert_eq!(bytes, 3, "all that was handed over is given back");
     }
 }
