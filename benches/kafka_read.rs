@@ -67,7 +67,7 @@ async fn read(name: &str, kafka: &dyn Kafka, topic: &str) {
                     let value = record.value.unwrap_or_default();
                     records += 1;
                     bytes += value.len() as u64;
-                    sum += value.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+                    sum += u64::from(value.iter().map(|&byte| u32::from(byte)).sum::<u32>());
                 }
                 if ends.get(&block.partition).is_some_and(|&end| block.next_offset >= end) {
                     ends.remove(&block.partition);

@@ -1,4 +1,4 @@
-//! Leader moves, a killed broker and its return, on a cluster of three real brokers of the test's own.
+//! Leader moves, a killed broker and its return, a log that was lost: on real brokers of the test's own.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, reason = "tests")]
 // The helpers are shared with tests that need more of them.
@@ -9,18 +9,19 @@ mod support;
 use std::process::Command;
 
 use sluice::kafka::native;
-use sluice::pipeline::source::Isolation;
-use support::kafka::{Oracle, Reading, address, config, ends, repository, request, unique};
+use sluice::pipeline::source::{Isolation, SourceError};
+use support::kafka::{Oracle, Reading, address, config, ends, repository, request, sockets_to, unique};
 
-/// Three brokers that live as long as this.
+/// Brokers that live as long as this.
 struct Brokers {
     dir: tempfile::TempDir,
+    count: usize,
 }
 
 impl Brokers {
-    fn start() -> Self {
-        let brokers = Self { dir: tempfile::tempdir().unwrap() };
-        brokers.run(&["start"], &["--brokers", "3"]);
+    fn start(count: usize) -> Self {
+        let brokers = Self { dir: tempfile::tempdir().unwrap(), count };
+        brokers.run(&["start"], &["--brokers", &count.to_string()]);
         brokers
     }
 
@@ -44,7 +45,8 @@ impl Brokers {
 impl Drop for Brokers {
     fn drop(&mut self) {
         let _ = Command::new(repository().join("dev/kafka"))
-            .args(["kill", "--run-dir", &self.dir.path().display().to_string(), "1", "2", "3"])
+            .args(["kill", "--run-dir", &self.dir.path().display().to_string()])
+            .args((1..=self.count).map(|broker| broker.to_string()))
             .status();
     }
 }
@@ -54,7 +56,7 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
     if address().is_none() {
         return;
     }
-    let brokers = Brokers::start();
+    let brokers = Brokers::start(3);
     let address = brokers.address();
     let mut oracle = Oracle::start(&address);
     let kafka = native::connect(&config(&address)).await.unwrap();
@@ -81,5 +83,77 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
         reading.until(&ends(&*kafka, &wanted).await).await;
         eprintln!("round {round}: {} waits", reading.waits);
     }
+    assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_log_that_lost_its_end_is_told_as_truncated() {
+    if address().is_none() {
+        return;
+    }
+    let brokers = Brokers::start(1);
+    let address = brokers.address();
+    let mut oracle = Oracle::start(&address);
+    let kafka = native::connect(&config(&address)).await.unwrap();
+    let topic = unique("lost");
+    oracle.ask(&format!("create {topic} 1 1"));
+    oracle.ask(&format!("produce {topic} 0 lz4 100 100"));
+    let wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
+    let mut reading = Reading::start(&*kafka, wanted.clone());
+    reading.until(&ends(&*kafka, &wanted).await).await;
+    assert_eq!(kafka.truncated_to(&topic, 0, 0, 100).await.unwrap(), None);
+
+    brokers.run(&["kill"], &["1"]);
+    let log = brokers.dir.path().join(format!("kafka/1/data/{topic}-0"));
+    std::fs::remove_dir_all(&log).unwrap_or_else(|error| panic!("{}: {error}", log.display()));
+    brokers.run(&["start"], &[]);
+    // More records than the position, so that the position exists again and only the epoch tells.
+    oracle.ask(&format!("produce {topic} 0 lz4 150 100"));
+
+    let error = reading.failure().await;
+    assert!(matches!(error, SourceError::Truncated { offset: 100, .. }), "{error}");
+    assert_eq!(reading.lines.len(), 100, "nothing of the other log was read");
+    assert_eq!(kafka.truncated_to(&topic, 0, 0, 100).await.unwrap(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_replica_in_the_client_s_rack_is_read() {
+    if address().is_none() {
+        return;
+    }
+    let brokers = Brokers::start(3);
+    brokers.run(&["stop"], &[]);
+    for broker in 1..=3 {
+        let file = brokers.dir.path().join(format!("kafka/{broker}/server.properties"));
+        let mut properties = std::fs::read_to_string(&file).unwrap();
+        properties.push_str(&format!(
+            "broker.rack=rack-{broker}\nreplica.selector.class=org.apache.kafka.common.replica.RackAwareReplicaSelector\n"
+        ));
+        std::fs::write(&file, properties).unwrap();
+    }
+    brokers.run(&["start"], &[]);
+    let address = brokers.address();
+    let mut oracle = Oracle::start(&address);
+    let topic = unique("racks");
+    oracle.ask(&format!("create {topic} 1 3 min.insync.replicas=1"));
+    oracle.ask(&format!("move {topic} 0 1"));
+    oracle.ask(&format!("produce {topic} 0 lz4 500 100"));
+    // Only broker 1 is asked for the way in, so a connection to broker 3 is one for fetches.
+    let servers: Vec<&str> = address.split(',').collect();
+    let port: u16 = servers[2].rsplit_once(':').unwrap().1.parse().unwrap();
+    let mut settings = config(servers[0]);
+    settings.client_rack = Some("rack-3".into());
+    let kafka = native::connect(&settings).await.unwrap();
+    let wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
+    let before = sockets_to(port);
+    let mut reading = Reading::start(&*kafka, wanted.clone());
+    reading.until(&ends(&*kafka, &wanted).await).await;
+    assert_eq!(sockets_to(port), before + 1, "the records come from broker 3");
+    oracle.ask(&format!("move {topic} 0 2"));
+    oracle.ask(&format!("produce {topic} 0 lz4 500 100"));
+    reading.until(&ends(&*kafka, &wanted).await).await;
+    brokers.run(&["kill"], &["3"]);
+    oracle.ask(&format!("produce {topic} 0 lz4 500 100"));
+    reading.until(&ends(&*kafka, &wanted).await).await;
     assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use sluice::kafka::native;
 use sluice::pipeline::source::{At, Isolation, Kafka, SourceError};
-use support::kafka::{Oracle, Reading, address, config, ends, read_all, request, unique};
+use support::kafka::{Oracle, Reading, address, config, ends, read_all, request, sockets_to, unique};
 
 const COMMITTED: Isolation = Isolation::ReadCommitted;
 const UNCOMMITTED: Isolation = Isolation::ReadUncommitted;
@@ -188,22 +188,4 @@ async fn two_hundred_partitions_share_two_sockets() {
     oracle.ask(&format!("produce {topic} 77 none 10 50"));
     let more = BTreeMap::from([(77, ends[&77] + 10)]);
     reading.until(&more).await;
-}
-
-/// Connections of this process to a port of this machine.
-fn sockets_to(port: u16) -> usize {
-    let mine: Vec<String> = std::fs::read_dir("/proc/self/fd")
-        .unwrap()
-        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
-        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned))
-        .collect();
-    let remote = format!(":{port:04X}");
-    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
-    table
-        .lines()
-        .map(|line| line.split_whitespace().collect::<Vec<_>>())
-        .filter(|fields| {
-            fields.len() > 9 && fields[2].ends_with(&remote) && mine.iter().any(|inode| inode == fields[9])
-        })
-        .count()
 }

@@ -223,3 +223,21 @@ pub async fn read_all(kafka: &dyn Kafka, topic: &str, isolation: Isolation) -> V
     assert_eq!(reading.positions.iter().filter(|(partition, _)| ends.contains_key(partition)).count(), ends.len());
     reading.sorted()
 }
+
+/// Connections of this process to a port of this machine.
+pub fn sockets_to(port: u16) -> usize {
+    let mine: Vec<String> = std::fs::read_dir("/proc/self/fd")
+        .unwrap()
+        .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+        .filter_map(|link| link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']').map(str::to_owned))
+        .collect();
+    let remote = format!(":{port:04X}");
+    let table = std::fs::read_to_string("/proc/self/net/tcp").unwrap();
+    table
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>())
+        .filter(|fields| {
+            fields.len() > 9 && fields[2].ends_with(&remote) && mine.iter().any(|inode| inode == fields[9])
+        })
+        .count()
+}

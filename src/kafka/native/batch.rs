@@ -15,10 +15,7 @@ const CRC_FROM: usize = 21;
 /// What is wrong with the bytes of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BatchError {
-    #[error(
-        "a batch in the old message format v{0}, which this client doesn't read; Kafka 4 converted or refuses it, older brokers \
-         rewrite it when log.message.format.version is 0.11 or later and the topic is compacted or copied"
-    )]
+    #[error("a batch in the message format v{0} of Kafka before 0.11, which this client doesn't read")]
     OldFormat(i8),
     #[error("a batch in the unknown format v{0}")]
     UnknownFormat(i8),

@@ -4,6 +4,7 @@
 //! connections of its own since a broker answers one request of a connection at a time.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Mutex as AsyncMutex;
@@ -22,14 +23,27 @@ use crate::pipeline::source::{SourceError, TopicId};
 struct Node {
     address: Address,
     connection: AsyncMutex<Option<Connection>>,
+    /// Failures in a row.
+    failures: AtomicU32,
 }
 
 impl Node {
     fn new(address: Address) -> Arc<Self> {
-        Arc::new(Self { address, connection: AsyncMutex::new(None) })
+        Arc::new(Self { address, connection: AsyncMutex::new(None), failures: AtomicU32::new(0) })
     }
 
     async fn ask<R: Request>(&self, security: &Security, request: &R) -> Result<R::Answer, SourceError> {
+        let answer = self.try_ask(security, request).await;
+        match answer {
+            Ok(_) => self.failures.store(0, Ordering::Relaxed),
+            Err(_) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        answer
+    }
+
+    async fn try_ask<R: Request>(&self, security: &Security, request: &R) -> Result<R::Answer, SourceError> {
         let mut slot = self.connection.lock().await;
         if let Some(mut connection) = slot.take().filter(Connection::is_usable) {
             match connection.ask(request).await {
@@ -107,14 +121,16 @@ impl Cluster {
         node.ask(&self.security, request).await
     }
 
-    /// Asks whichever broker answers first: those known, then the bootstrap servers.
+    /// Asks one broker after the other until one answers: those that failed least, known ones before bootstrap servers.
     ///
     /// # Errors
     /// What the last one said; a refusal ends the search.
     pub async fn ask_any<R: Request>(&self, request: &R) -> Result<R::Answer, SourceError> {
-        let known: Vec<Arc<Node>> = self.known().values().cloned().collect();
+        let mut nodes: Vec<Arc<Node>> = self.known().values().chain(&self.bootstrap).cloned().collect();
+        // A machine that is gone costs its whole time limit, so it is asked last from now on.
+        nodes.sort_by_key(|node| node.failures.load(Ordering::Relaxed));
         let mut failures = Vec::new();
-        for node in known.iter().chain(&self.bootstrap) {
+        for node in &nodes {
             match node.ask(&self.security, request).await {
                 Ok(answer) => return Ok(answer),
                 Err(SourceError::Unreachable { message, .. }) => {

@@ -2,6 +2,8 @@
 //!
 //! Owns: the order of a partition's events, the budget of blocks. Does not own: what is fetched when.
 
+use std::collections::HashSet;
+
 use tokio::sync::mpsc;
 
 use crate::kafka::native::codecs::Codecs;
@@ -39,10 +41,21 @@ pub async fn run(
     done: mpsc::UnboundedSender<Decoded>,
 ) {
     let (mut codecs, pool) = (Codecs::default(), Pool::default());
+    // Answers that were fetched ahead of a failure are not shown: what comes after a hole is out of order.
+    let mut ended: HashSet<i32> = HashSet::new();
     while let Some(job) = jobs.recv().await {
         let (fetched, permit) = match job {
+            Job::Decode(fetched, permit) if ended.contains(&fetched.partition) => {
+                let skipped = Decoded { partition: fetched.partition, bytes: permit.bytes(), failed: true };
+                if done.send(skipped).is_err() {
+                    return;
+                }
+                continue;
+            }
+            Job::Fail { partition, .. } if ended.contains(&partition) => continue,
             Job::Decode(fetched, permit) => (fetched, permit),
             Job::Fail { partition, offset, error } => {
+                ended.insert(partition);
                 if events.send(SourceEvent::Failed { partition, offset, error }).await.is_err() {
                     return;
                 }
@@ -61,6 +74,7 @@ pub async fn run(
                 }
                 Err(error) => {
                     failed = true;
+                    ended.insert(partition);
                     let offset = error.position;
                     let message = error.error.to_string();
                     let error = SourceError::Unreadable { topic: topic.clone(), partition, offset, message };
@@ -76,5 +90,49 @@ pub async fn run(
         if done.send(Decoded { partition, bytes, failed }).is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    /// Garbage for a partition, then an answer without records.
+    #[tokio::test]
+    async fn nothing_of_a_partition_comes_after_its_failure() {
+        let budget = Budget::new(1 << 20);
+        let (jobs, receiver) = mpsc::unbounded_channel();
+        let (sender, mut events) = mpsc::channel(8);
+        let (done, mut decoded) = mpsc::unbounded_channel();
+        let job = |partition, records: &'static [u8]| {
+            let records = Bytes::from_static(records);
+            let aborted = Vec::new();
+            let fetched = Fetched { partition, position: 0, aborted, end_offset: 9, log_start_offset: 0, records };
+            Job::Decode(fetched, budget.charge(1))
+        };
+        jobs.send(job(1, &[0xff; 100])).unwrap();
+        jobs.send(job(1, &[])).unwrap();
+        let error = SourceError::NoTopic { topic: "t".into() };
+        jobs.send(Job::Fail { partition: 1, offset: 0, error }).unwrap();
+        jobs.send(job(2, &[])).unwrap();
+        drop(jobs);
+        run("t".into(), budget.clone(), receiver, sender, done).await;
+        let mut seen = Vec::new();
+        while let Some(event) = events.recv().await {
+            seen.push(match event {
+                SourceEvent::Block(block, _) => (block.partition, "block"),
+                SourceEvent::Failed { partition, .. } => (partition, "failed"),
+                SourceEvent::Waiting { partition, .. } => (partition, "waiting"),
+            });
+        }
+        assert_eq!(seen, [(1, "failed"), (2, "block")]);
+        assert_eq!(budget.used_bytes(), 0);
+        let mut bytes = 0;
+        while let Some(decoded) = decoded.recv().await {
+            bytes += decoded.bytes;
+        }
+        assert_eq!(bytes, 3, "all that was handed over is given back");
     }
 }

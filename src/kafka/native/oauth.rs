@@ -52,14 +52,14 @@ impl Tokens {
         Self { tls: tls.clone(), kept: Mutex::new(None) }
     }
 
-    /// A token that holds, asked for where none is kept.
+    /// A token that holds, and whether it was asked for just now; kept ones may have been revoked since.
     ///
     /// # Errors
     /// [`SourceError::Refused`] where the endpoint refuses, [`SourceError::Unreachable`] where it doesn't answer.
-    pub async fn token(&self, settings: &SaslConfig) -> Result<String, SourceError> {
+    pub async fn token(&self, settings: &SaslConfig) -> Result<(String, bool), SourceError> {
         let mut kept = self.kept.lock().await;
         if let Some(token) = kept.as_ref().filter(|token| Instant::now() < token.renew_at) {
-            return Ok(token.text.clone());
+            return Ok((token.text.clone(), false));
         }
         let asked = tokio::time::timeout(ANSWER_LIMIT, self.ask(settings)).await;
         let answer =
@@ -68,7 +68,7 @@ impl Tokens {
         let renew_at = Instant::now() + lifetime.unwrap_or(LIFETIME).min(LIFETIME * 1000).mul_f64(0.8);
         let text = answer.access_token;
         *kept = Some(Token { text: text.clone(), renew_at });
-        Ok(text)
+        Ok((text, true))
     }
 
     /// Drops a token that was refused.

@@ -41,6 +41,7 @@ pub fn decode(batch: &Batch, data: &[u8], start: usize, from: i64, spans: &mut V
     Ok(())
 }
 
+#[inline(always)]
 fn record(batch: &Batch, cursor: &mut Cursor<'_>) -> Result<(i64, Span), &'static str> {
     let length = cursor.length()?.ok_or("negative record length")?;
     let end = cursor.at.checked_add(length).filter(|&end| end <= cursor.data.len()).ok_or("record past the end")?;
@@ -107,7 +108,7 @@ impl Cursor<'_> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn varint(&mut self) -> Result<i64, &'static str> {
         let &first = self.data.get(self.at).ok_or("record ends early")?;
         self.at += 1;
@@ -127,7 +128,7 @@ impl Cursor<'_> {
     }
 
     /// A length or count; -1 is `None`.
-    #[inline]
+    #[inline(always)]
     fn length(&mut self) -> Result<Option<usize>, &'static str> {
         match self.varint()? {
             -1 => Ok(None),
@@ -139,7 +140,7 @@ impl Cursor<'_> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes(&mut self) -> Result<Option<(u32, u32)>, &'static str> {
         let Some(length) = self.length()? else { return Ok(None) };
         let start = self.at;
@@ -148,7 +149,7 @@ impl Cursor<'_> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn unzigzag(raw: u64) -> i64 {
     ((raw >> 1) as i64) ^ -((raw & 1) as i64)
 }

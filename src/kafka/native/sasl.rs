@@ -77,7 +77,17 @@ async fn scram(connection: &mut Connection, settings: &SaslConfig, hash: Hash) -
 }
 
 async fn oauth_bearer(connection: &mut Connection, settings: &SaslConfig, tokens: &Tokens) -> Result<i64, SourceError> {
-    let token = tokens.token(settings).await?;
+    let (token, is_new) = tokens.token(settings).await?;
+    let refusal = match show_token(connection, &token).await {
+        Err(SourceError::Refused { message, .. }) => message,
+        done => return done,
+    };
+    tokens.forget().await;
+    // A kept token may be refused because it was revoked; the next connection shows a new one.
+    Err(if is_new { connection.refused(refusal) } else { connection.unreachable(refusal) })
+}
+
+async fn show_token(connection: &mut Connection, token: &str) -> Result<i64, SourceError> {
     // RFC 7628: the fields are separated by ^A.
     let answer = step(connection, format!("n,,\x01auth=Bearer {token}\x01\x01").into_bytes()).await?;
     if answer.token.is_empty() {
@@ -85,7 +95,6 @@ async fn oauth_bearer(connection: &mut Connection, settings: &SaslConfig, tokens
     }
     // What the server finds wrong comes as a challenge; the exchange is to be ended with an empty answer.
     let problem = String::from_utf8_lossy(&answer.token).into_owned();
-    tokens.forget().await;
     let _ = step(connection, vec![1]).await;
     Err(connection.refused(format!("SASL OAUTHBEARER: {problem}")))
 }

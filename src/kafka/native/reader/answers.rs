@@ -215,6 +215,10 @@ impl Reading {
         let offset = partition.position;
         partition.retry_at = Some(now + partition.backoff.next_wait(getrandom::u32().unwrap_or_default()));
         match ends {
+            // What was read here is no longer there: that is more than a position that never fitted.
+            Ok((_, end_offset)) if offset > end_offset && partition.last_fetched_epoch >= 0 => {
+                self.fail(id, SourceError::Truncated { topic, partition: id, offset, end_offset });
+            }
             Ok((log_start, log_end)) if offset < log_start || offset > log_end => {
                 self.fail(id, SourceError::OutOfRange { topic, partition: id, offset, log_start, log_end });
             }
