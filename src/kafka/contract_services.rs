@@ -15,7 +15,7 @@ use rskafka::record::Record;
 use crate::config::{KafkaConfig, KafkaSecurity, SaslConfig, SecurityProtocol, TlsConfig};
 use crate::kafka::contract::{self, Cluster};
 use crate::kafka::memory::MemoryRecord;
-use crate::kafka::{native, rskafka_source};
+use crate::kafka::native;
 use crate::pipeline::source::Kafka;
 
 /// The address of the test cluster; `None`, with the reason printed, where there is none.
@@ -94,13 +94,6 @@ impl Cluster for RealCluster {
         let client = self.client.partition_client(topic, partition, UnknownTopicHandling::Retry).await.unwrap();
         client.delete_records(offset, 30_000).await.unwrap();
     }
-}
-
-#[tokio::test]
-async fn rskafka_keeps_the_contract() {
-    let Some(address) = address() else { return };
-    let kafka = rskafka_source::connect(&config(&address)).await.unwrap();
-    contract::run(&RealCluster::new(&address, kafka).await, &prefix("rskafka")).await;
 }
 
 #[tokio::test]

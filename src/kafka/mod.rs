@@ -2,7 +2,6 @@
 //!
 //! Owns: which client reads ([`connect`]). Does not own: what becomes of the records.
 //!
-//! - [`rskafka_source`]: on the crate rskafka; no transactions, no topic ids.
 //! - [`native`]: the protocol itself; every kind of topic.
 //! - [`memory`]: a cluster in memory, for tests of the pipeline.
 //!
@@ -15,8 +14,6 @@ mod contract;
 mod contract_services;
 pub mod memory;
 pub mod native;
-mod rskafka_reader;
-pub mod rskafka_source;
 
 use std::sync::Arc;
 

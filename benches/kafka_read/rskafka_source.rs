@@ -1,7 +1,7 @@
 //! The door to Kafka on the crate rskafka.
 //!
 //! Owns: connecting, asking for topics and offsets, and what rskafka's errors mean to a reader.
-//! Does not own: the loop that reads a partition ([`super::rskafka_reader`]).
+//! Does not own: the loop that reads a partition ([`crate::rskafka_reader`]).
 //!
 //! What rskafka can't do fails or is documented, it is never guessed: no TLS, no OAUTHBEARER, no topic ids, no cluster id,
 //! topics with transactions (their markers fail to decode), LogAppendTime (the time of the producer is shown), duplicate
@@ -19,9 +19,9 @@ use rskafka::client::{Client, ClientBuilder, Credentials, SaslConfig};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{KafkaConfig, SaslMechanism, SecurityProtocol};
-use crate::kafka::rskafka_reader;
-use crate::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
+use crate::rskafka_reader;
+use sluice::config::{KafkaConfig, SaslMechanism, SecurityProtocol};
+use sluice::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 
 /// Longest wait for an answer. rskafka retries inside for ever, also where nothing will change (a leader that moved between
 /// two of its steps), so every call carries this limit.

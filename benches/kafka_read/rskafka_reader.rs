@@ -12,11 +12,11 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::kafka::backoff::Backoff;
-use crate::kafka::rskafka_source::{Cluster, ask_offset, explain, is_undecodable, limited};
-use crate::pipeline::budget::Budget;
-use crate::pipeline::source::{At, ReadRequest, SourceError, SourceEvent};
-use crate::record::{Block, BlockBuilder, write_header};
+use crate::rskafka_source::{Cluster, ask_offset, explain, is_undecodable, limited};
+use sluice::kafka::backoff::Backoff;
+use sluice::pipeline::budget::Budget;
+use sluice::pipeline::source::{At, ReadRequest, SourceError, SourceEvent};
+use sluice::record::{Block, BlockBuilder, write_header};
 
 /// How long Kafka holds a fetch for which it has nothing.
 const MAX_WAIT_MS: i32 = 500;

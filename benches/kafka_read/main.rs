@@ -5,11 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "a bench")]
 
+mod rskafka_reader;
+mod rskafka_source;
+
 use std::collections::BTreeMap;
 use std::time::Instant;
 
 use sluice::config::{KafkaConfig, KafkaSecurity, SaslConfig, SecurityProtocol, TlsConfig};
-use sluice::kafka::{native, rskafka_source};
+use sluice::kafka::native;
 use sluice::pipeline::budget::Budget;
 use sluice::pipeline::source::{At, Isolation, Kafka, ReadRequest, SourceEvent};
 use tokio::sync::mpsc;
