@@ -1,6 +1,6 @@
 //! Exactly once through real kills: the worker is killed with SIGKILL again and again under steady load, every second time
 //! its spool is deleted too; then the archive is counted from outside.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 #![allow(clippy::disallowed_methods, reason = "a kill at a random moment is a wait on nothing")]
 
 mod support;

@@ -1,8 +1,13 @@
 //! What several integration tests share.
 #![allow(dead_code, unreachable_pub, reason = "each test uses its share")]
-#![allow(clippy::unwrap_used, reason = "this is test code, though not in a test's own function")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this is test code, though not in a test's own function"
+)]
 #![allow(clippy::disallowed_methods, reason = "a test may wait for another process")]
-#![allow(clippy::print_stdout, reason = "a test says why it does not run, and what it saw")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says why it does not run, and what it saw")]
 
 pub mod kafka;
 pub mod process;
