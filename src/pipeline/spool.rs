@@ -5,7 +5,7 @@
 //! Does not own: what a frame holds, when a file is finished.
 //!
 //! A spool file is the object as it will lie in the store: frames, then the tail. The folder of a task is
-//! `<spool>/<connector>/<topic>/<task>/<token>`, locked by nobody but the token: a new owner has a new one.
+//! `<spool>/tasks/<connector>/<topic>/<task>/<token>`, locked by nobody but the token: a new owner has a new one.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -18,6 +18,8 @@ use crate::archive::codec::Codec;
 use crate::archive::frame::FrameMeta;
 use crate::archive::index::{self, FileFacts};
 
+/// Everything in the spool's directory but the lock.
+const TASKS_FOLDER: &str = "tasks";
 /// Index entries above this many bytes go to disk, so that an open lane stays small.
 const META_IN_MEMORY_BYTES: usize = 4096;
 
@@ -61,14 +63,15 @@ impl Spool {
             }
             fs::TryLockError::Error(error) => fail("can't be locked", error),
         })?;
-        for entry in fs::read_dir(dir).map_err(|error| fail("can't be listed", error))? {
-            let entry = entry.map_err(|error| fail("can't be listed", error))?;
-            // Only folders are ours; a stray file of somebody else is left alone.
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                fs::remove_dir_all(entry.path()).map_err(|error| fail("leftovers can't be deleted", error))?;
+        // Only this folder is ours; what else lies in the directory is left alone.
+        let tasks = dir.join(TASKS_FOLDER);
+        match fs::remove_dir_all(&tasks) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(fail("leftovers can't be deleted", error));
             }
+            _ => {}
         }
-        Ok(Self { dir: dir.to_owned(), max_bytes, used_bytes: Arc::default(), _lock: lock })
+        Ok(Self { dir: tasks, max_bytes, used_bytes: Arc::default(), _lock: lock })
     }
 
     pub fn used_bytes(&self) -> u64 {

@@ -6,7 +6,7 @@
 //! A file's way: open lane -> sealed (its intent waits for the log) -> logged -> finished in the spool -> uploaded -> done in
 //! the log. Only a logged file is uploaded. A crash anywhere leaves a log from which the next owner goes on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use super::files::{File, Files, Rebuild, Stage};
@@ -165,7 +165,7 @@ impl Core {
     pub fn new(
         settings: TaskSettings,
         state: State,
-        missing: &[IntentId],
+        missing: &HashSet<IntentId>,
         live_ends: BTreeMap<i32, i64>,
         entries_since_snapshot: u64,
         now_ms: i64,
@@ -206,7 +206,7 @@ impl Core {
         core
     }
 
-    fn take_over_intents(&mut self, missing: &[IntentId], now_ms: i64) {
+    fn take_over_intents(&mut self, missing: &HashSet<IntentId>, now_ms: i64) {
         let pending: Vec<Pending> = self.state.intents.values().cloned().collect();
         for Pending { log_number, intent } in pending {
             let file = self.new_file();
@@ -267,6 +267,16 @@ impl Core {
             }
             Phase::Stopping => log_is_still && self.files.none_in_upload(),
         }
+    }
+
+    /// Only more records can free spool: objects of a predecessor wait for theirs, and nothing else could be uploaded.
+    pub fn needs_records_to_free_spool(&self) -> bool {
+        !self.rebuilds.is_empty() && self.lanes.is_empty() && self.files.none_in_upload() && self.unlogged.is_empty()
+    }
+
+    /// Whether [`Core::on_tick`] has something to do now.
+    pub fn is_due(&self, now_ms: i64) -> bool {
+        self.next_deadline_ms().is_some_and(|at| at <= now_ms)
     }
 
     pub fn is_draining(&self) -> bool {
@@ -627,6 +637,8 @@ impl Core {
             }
             Entry::Partitions { lows, .. } => {
                 self.positions.extend(lows);
+                // Asked for a second time while this entry was on its way.
+                self.new_partitions.retain(|partition, _| !lows.contains_key(partition));
                 self.actions.push(Action::Read { partitions: lows.keys().copied().collect() });
             }
             Entry::Snapshot { .. } => {
@@ -675,13 +687,17 @@ impl Core {
         if self.phase != Phase::Running {
             return;
         }
-        let mut freed = 0;
+        // What is on its way to the store frees its share without us.
+        let mut freed = self.files.leaving_bytes();
         for file in self.lanes.due(i64::MAX) {
             if freed >= bytes {
                 break;
             }
-            freed += self.lanes.get_mut(file).map_or(0, |lane| lane.frames.stored_bytes);
-            self.seal(file, now_ms);
+            let stored_bytes = self.lanes.get_mut(file).map_or(0, |lane| lane.frames.stored_bytes);
+            if stored_bytes > 0 {
+                freed += stored_bytes;
+                self.seal(file, now_ms);
+            }
         }
         self.next_append(now_ms);
     }

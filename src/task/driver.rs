@@ -6,7 +6,7 @@
 //! Order in the loop: stop first, then answers, then records, then time. Records are taken only while the memory budget and the
 //! spool have room, so that a slow store slows reading and nothing else.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use super::status::{TaskState, TaskStatus};
 use crate::api::metrics::TaskMetrics;
 use crate::clock::Environment;
 use crate::config::ConnectorConfig;
+use crate::kafka::backoff::Backoff;
 use crate::ledger::Entry;
 use crate::ledger::encoding::Stored;
 use crate::log::LogDoor;
@@ -129,8 +130,8 @@ enum Answer {
     Uploaded(FileId),
     /// With where they begin.
     NewPartitions(BTreeMap<i32, i64>),
-    /// Kafka's group has these.
-    LowsCopied(Vec<(i32, i64)>),
+    /// Kafka's group has these; `None`: it could not be told.
+    LowsCopied(Option<Vec<(i32, i64)>>),
     Failed(TaskError),
 }
 
@@ -148,8 +149,13 @@ struct Driver<'a> {
     blocks: (mpsc::Sender<SourceEvent>, mpsc::Receiver<SourceEvent>),
     readers: Vec<Reader>,
     topic_info: watch::Receiver<TopicInfo>,
+    /// New partitions whose start was asked for.
+    asked_partitions: BTreeSet<i32>,
     copied_lows: Vec<(i32, i64)>,
     copied_lows_at_ms: i64,
+    copying_lows: bool,
+    tick_at: Instant,
+    stopping: bool,
 }
 
 impl<'a> Driver<'a> {
@@ -192,8 +198,12 @@ impl<'a> Driver<'a> {
             blocks: mpsc::channel(BLOCKS_QUEUED),
             readers: Vec::new(),
             topic_info: context.topic_info.clone(),
+            asked_partitions: BTreeSet::new(),
             copied_lows: Vec::new(),
             copied_lows_at_ms: 0,
+            copying_lows: false,
+            tick_at: Instant::now(),
+            stopping: false,
         })
     }
 
@@ -231,12 +241,19 @@ impl<'a> Driver<'a> {
                 // Nothing more is wanted; what is queued frees its memory.
                 self.readers.clear();
             }
-            let wake = self.wake_at();
+            if Instant::now() >= self.tick_at || self.core.is_due(self.now_ms()) {
+                // Before the records: under load there is always one more of them.
+                self.tick_at = Instant::now() + TICK;
+                self.on_tick();
+                continue;
+            }
+            let wake = self.wake_at().min(self.tick_at);
             let has_room = self.has_room();
             tokio::select! {
                 biased;
                 () = stop.cancelled(), if deadline.is_none() => {
                     deadline = Some(Instant::now() + self.context.shutdown_timeout);
+                    self.stopping = true;
                     let now_ms = self.now_ms();
                     self.core.stop(now_ms);
                 }
@@ -251,16 +268,16 @@ impl<'a> Driver<'a> {
                         return Err(TaskError::Panicked(error.to_string()));
                     }
                 }
-                Some(event) = self.blocks.1.recv(), if has_room => self.on_source(event)?,
                 Ok(()) = self.topic_info.changed(), if deadline.is_none() => self.on_topic_info(),
-                () = sleep_until(wake) => self.on_tick(),
+                Some(event) = self.blocks.1.recv(), if has_room => self.on_source(event)?,
+                () = sleep_until(wake) => {}
             }
         }
     }
 
     /// Frames in flight and buffers fill the budget, or the spool is full: then records wait.
     fn has_room(&self) -> bool {
-        self.context.spool.used_bytes() < self.context.spool.max_bytes()
+        self.context.spool.used_bytes() < self.context.spool.max_bytes() || self.core.needs_records_to_free_spool()
     }
 
     fn wake_at(&self) -> Instant {
@@ -291,21 +308,21 @@ impl<'a> Driver<'a> {
     fn copy_lows(&mut self, now_ms: i64) {
         let age_ms = now_ms.saturating_sub(self.copied_lows_at_ms);
         let lows = self.lows();
-        if age_ms < COPY_LOWS_MS.start || (lows == self.copied_lows && age_ms < COPY_LOWS_MS.end) {
+        if self.copying_lows || age_ms < COPY_LOWS_MS.start || (lows == self.copied_lows && age_ms < COPY_LOWS_MS.end) {
             return;
         }
         let Some(group) = self.context.group.clone() else { return };
         let (kafka, topic) = (Arc::clone(&self.context.kafka), self.context.topic.clone());
         // Also a copy that fails is tried again only after a while.
         self.copied_lows_at_ms = now_ms;
+        self.copying_lows = true;
         let answers = self.answers.0.clone();
         self.background.spawn(async move {
-            match kafka.commit(&group, &topic, &lows).await {
-                Ok(()) => {
-                    let _ = answers.send(Answer::LowsCopied(lows));
-                }
-                Err(error) => tracing::warn!(group, topic, %error, "lows are not copied to the group's offsets"),
+            let copied = kafka.commit(&group, &topic, &lows).await;
+            if let Err(error) = &copied {
+                tracing::warn!(group, topic, %error, "lows are not copied to the group's offsets");
             }
+            let _ = answers.send(Answer::LowsCopied(copied.is_ok().then_some(lows)));
         });
     }
 
@@ -351,18 +368,23 @@ impl<'a> Driver<'a> {
                 self.relieve_memory();
             }
             SourceEvent::Waiting { partition, offset, reason } => {
-                tracing::warn!(
-                    connector = self.context.connector.name,
-                    topic = self.context.topic,
-                    partition,
-                    offset,
-                    reason,
-                    "reading waits"
-                );
+                let told = self.context.status.waiting(partition);
+                if told.as_ref() != Some(&reason) {
+                    tracing::warn!(
+                        connector = self.context.connector.name,
+                        topic = self.context.topic,
+                        partition,
+                        offset,
+                        reason,
+                        "reading waits"
+                    );
+                }
                 self.context.status.update(|report| {
                     report.partitions.entry(partition).or_default().waiting = Some(reason);
                 });
             }
+            // What is decided needs no more records.
+            SourceEvent::Failed { .. } if self.stopping || self.core.is_draining() => {}
             SourceEvent::Failed { error, .. } => return Err(error.into()),
         }
         Ok(())
@@ -384,7 +406,9 @@ impl<'a> Driver<'a> {
     fn on_topic_info(&mut self) {
         let info = self.topic_info.borrow_and_update().clone();
         let known = &self.core.state().lows;
-        let new: Vec<i32> = self.context.own_partitions(&info).into_iter().filter(|p| !known.contains_key(p)).collect();
+        let is_new = |p: &i32| !known.contains_key(p) && !self.asked_partitions.contains(p);
+        let new: Vec<i32> = self.context.own_partitions(&info).into_iter().filter(is_new).collect();
+        self.asked_partitions.extend(&new);
         if new.is_empty() {
             return;
         }
@@ -394,15 +418,20 @@ impl<'a> Driver<'a> {
         let answers = self.answers.0.clone();
         self.background.spawn(async move {
             let mut lows = BTreeMap::new();
+            let mut backoff = Backoff::new(Duration::from_secs(1), TICK * 30);
             for partition in new {
-                match kafka.offset(&topic, partition, At::Earliest, isolation).await {
-                    Ok(offset) => lows.insert(partition, offset),
-                    Err(error) => {
-                        // The worker's next look at the topic tries again.
-                        tracing::warn!(topic, partition, %error, "a new partition is not read yet");
-                        continue;
+                loop {
+                    match kafka.offset(&topic, partition, At::Earliest, isolation).await {
+                        Ok(offset) => {
+                            lows.insert(partition, offset);
+                            break;
+                        }
+                        Err(error) => {
+                            tracing::warn!(topic, partition, %error, "a new partition is not read yet, trying again");
+                            backoff.wait().await;
+                        }
                     }
-                };
+                }
             }
             let _ = answers.send(Answer::NewPartitions(lows));
         });
@@ -422,7 +451,10 @@ impl<'a> Driver<'a> {
                 self.core.on_uploaded(file, now_ms);
             }
             Answer::NewPartitions(lows) => self.core.add_partitions(lows, now_ms),
-            Answer::LowsCopied(lows) => self.copied_lows = lows,
+            Answer::LowsCopied(copied) => {
+                self.copying_lows = false;
+                self.copied_lows = copied.unwrap_or_default();
+            }
             Answer::Failed(error) => return Err(error),
         }
         Ok(())

@@ -109,6 +109,12 @@ impl Files {
         self.files.values().filter(is_in_upload).count()
     }
 
+    /// Stored bytes of the files that are on their way to the store.
+    pub fn leaving_bytes(&self) -> u64 {
+        let complete = self.files.values().filter(|file| file.complete && file.stage != Stage::Uploaded);
+        complete.map(|file| file.frames.stored_bytes).sum()
+    }
+
     pub fn none_in_upload(&self) -> bool {
         self.in_upload() == 0
     }

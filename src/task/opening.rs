@@ -3,7 +3,7 @@
 //! Owns: takeover, first start, the checks that log, settings and Kafka go together, the look for pending objects.
 //! Does not own: anything after the first fetch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -13,7 +13,7 @@ use super::settings::TaskSettings;
 use crate::config::StartFrom;
 use crate::ledger::{Entry, Identity, IntentId, Pending, State};
 use crate::log::journal::Journal;
-use crate::pipeline::source::{At, SourceError, TopicInfo};
+use crate::pipeline::source::{At, Isolation, SourceError, TopicInfo};
 use crate::pipeline::upload::{Found, find};
 
 /// Objects looked for, and offsets asked for, at a time.
@@ -25,7 +25,7 @@ pub struct Opened {
     pub journal: Journal,
     pub state: State,
     /// Pending intents whose objects the store does not have.
-    pub missing: Vec<IntentId>,
+    pub missing: HashSet<IntentId>,
     /// Where each partition ends now.
     pub live_ends: BTreeMap<i32, i64>,
 }
@@ -38,6 +38,8 @@ pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Open
     let topic = topic_info(context).await?;
     let partitions = context.own_partitions(&topic);
     let cluster_id = context.kafka.cluster_id().await?;
+    // Asked before, too: a Kafka that can't answer must not cost a Takeover, which is kept for ever.
+    offsets(context, &partitions, At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
     // After the takeover: nobody archives beyond these ends any more.
@@ -61,7 +63,7 @@ pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Open
     let new: Vec<i32> = partitions.iter().copied().filter(|p| !state.lows.contains_key(p)).collect();
     add_partitions(context, &mut journal, &mut state, &new).await?;
     check_partitions(context, &state, &partitions)?;
-    check_ends(context, &state, &live_ends)?;
+    check_ends(context, &state).await?;
     let missing = missing_objects(context, &state).await?;
     Ok(Opened { journal, state, missing, live_ends })
 }
@@ -72,7 +74,15 @@ async fn topic_info(context: &TaskContext) -> Result<TopicInfo, TaskError> {
 }
 
 async fn offsets(context: &TaskContext, partitions: &[i32], at: At) -> Result<BTreeMap<i32, i64>, TaskError> {
-    let isolation = context.connector.isolation;
+    offsets_at(context, partitions, at, context.connector.isolation).await
+}
+
+async fn offsets_at(
+    context: &TaskContext,
+    partitions: &[i32],
+    at: At,
+    isolation: Isolation,
+) -> Result<BTreeMap<i32, i64>, TaskError> {
     let requests: Vec<_> = partitions
         .iter()
         .map(|&partition| async move {
@@ -206,11 +216,14 @@ fn check_partitions(context: &TaskContext, state: &State, partitions: &[i32]) ->
 }
 
 /// What was decided must still be there to be read.
-fn check_ends(context: &TaskContext, state: &State, live_ends: &BTreeMap<i32, i64>) -> Result<(), TaskError> {
+async fn check_ends(context: &TaskContext, state: &State) -> Result<(), TaskError> {
+    let partitions: Vec<i32> = state.lows.keys().copied().collect();
+    // The high watermark: an open transaction is no truncation.
+    let ends = offsets_at(context, &partitions, At::Latest, Isolation::ReadUncommitted).await?;
     for (&partition, low) in &state.lows {
         let marks = state.marks.values().filter_map(|marks| marks.get(&partition)).copied();
         let needed = marks.chain([low.offset]).max().unwrap_or(low.offset);
-        let Some(&end) = live_ends.get(&partition) else { continue };
+        let Some(&end) = ends.get(&partition) else { continue };
         if end < needed {
             return Err(TaskError::KafkaLost(format!(
                 "topic {} partition {partition} ends at offset {end}, but records up to {needed} were archived from it: \
@@ -223,7 +236,7 @@ fn check_ends(context: &TaskContext, state: &State, live_ends: &BTreeMap<i32, i6
 }
 
 /// Pending intents whose objects the store does not have: they are rebuilt. The others only wait for their Done.
-async fn missing_objects(context: &TaskContext, state: &State) -> Result<Vec<IntentId>, TaskError> {
+async fn missing_objects(context: &TaskContext, state: &State) -> Result<HashSet<IntentId>, TaskError> {
     let requests: Vec<_> = state
         .intents
         .values()

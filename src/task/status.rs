@@ -102,6 +102,11 @@ impl TaskStatus {
         change(&mut self.lock());
     }
 
+    /// Why reading of a partition waits.
+    pub fn waiting(&self, partition: i32) -> Option<String> {
+        self.lock().partitions.get(&partition).and_then(|partition| partition.waiting.clone())
+    }
+
     pub fn set_progress(&self, progress: &Progress) {
         let mut report = self.lock();
         report.open_lanes = progress.open_lanes;

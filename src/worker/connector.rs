@@ -37,6 +37,13 @@ pub struct Connector {
     pub uploads: Arc<Semaphore>,
 }
 
+/// A topic, and how many tasks it has.
+#[derive(Debug)]
+struct Topic {
+    info: watch::Sender<TopicInfo>,
+    tasks: u32,
+}
+
 /// Runs a connector until it is stopped or has caught up; the exit status is the worst of its tasks'.
 pub async fn run(shared: Arc<Shared>, config: Arc<ConnectorConfig>, stop: CancellationToken) -> Exit {
     let name = config.name.clone();
@@ -94,6 +101,10 @@ async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc
         None => None,
     };
     let cluster_id = shared.kafka.cluster_id().await.map_err(|error| (Exit::Unreachable, error.to_string()))?;
+    if shared.options.until_caught_up {
+        // A job must not wait for a store that is away when it begins.
+        store.head(layout::STATE_FOLDER).await.map_err(|error| (Exit::Unreachable, error.to_string()))?;
+    }
     let log_store = apart.as_deref().unwrap_or(store.as_ref());
     check_create_only(log_store, &shared, &config.name).await?;
     let apart_door = apart.as_deref().map(|state| state as &dyn Store);
@@ -131,29 +142,29 @@ async fn check_create_only(store: &dyn Store, shared: &Shared, connector: &str) 
 
 impl Connector {
     async fn keep_tasks(self: Arc<Self>, stop: CancellationToken) -> Exit {
-        let mut topics: BTreeMap<String, watch::Sender<TopicInfo>> = BTreeMap::new();
+        let mut topics: BTreeMap<String, Topic> = BTreeMap::new();
         let mut missing: BTreeSet<String> = BTreeSet::new();
         let mut tasks: JoinSet<Exit> = JoinSet::new();
         let mut worst = Exit::Done;
         loop {
-            match self.find_topics().await {
+            let found = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                found = self.find_topics() => found,
+            };
+            match found {
                 Ok(found) => {
                     self.report_missing(&found, &mut missing);
                     for info in found {
-                        match topics.get(&info.name) {
-                            Some(known) => {
-                                known.send_if_modified(|seen| {
-                                    let changed = *seen != info;
-                                    *seen = info;
-                                    changed
-                                });
-                            }
-                            None => {
-                                let (sender, receiver) = watch::channel(info.clone());
-                                self.start_tasks(&info, &receiver, &mut tasks, &stop);
-                                topics.insert(info.name.clone(), sender);
-                            }
-                        }
+                        let topic = topics
+                            .entry(info.name.clone())
+                            .or_insert_with(|| Topic { info: watch::Sender::new(info.clone()), tasks: 0 });
+                        topic.info.send_if_modified(|seen| {
+                            let changed = *seen != info;
+                            seen.clone_from(&info);
+                            changed
+                        });
+                        self.start_tasks(topic, &mut tasks, &stop);
                     }
                 }
                 Err(error) => {
@@ -218,18 +229,16 @@ impl Connector {
         }
     }
 
-    fn start_tasks(
-        self: &Arc<Self>,
-        info: &TopicInfo,
-        receiver: &watch::Receiver<TopicInfo>,
-        tasks: &mut JoinSet<Exit>,
-        stop: &CancellationToken,
-    ) {
-        // A topic has at most as many tasks as partitions; the others would have nothing to read.
+    /// A topic has at most as many tasks as partitions, the others would have nothing to read; when it grows it gets more.
+    fn start_tasks(self: &Arc<Self>, topic: &mut Topic, tasks: &mut JoinSet<Exit>, stop: &CancellationToken) {
+        let info = topic.info.borrow().clone();
         let highest = info.partitions.iter().max().map_or(0, |p| p.unsigned_abs() + 1);
-        for task in 0..self.config.tasks_max.get().min(highest) {
-            tasks.spawn(supervisor::keep(Arc::clone(self), info.name.clone(), task, receiver.clone(), stop.clone()));
+        let wanted = self.config.tasks_max.get().min(highest);
+        for task in topic.tasks..wanted {
+            let receiver = topic.info.subscribe();
+            tasks.spawn(supervisor::keep(Arc::clone(self), info.name.clone(), task, receiver, stop.clone()));
         }
+        topic.tasks = topic.tasks.max(wanted);
     }
 
     /// The log of a task.

@@ -3,8 +3,11 @@
 //! Owns: what follows from a task's end: another start, a failed state, an exit status.
 //! Does not own: the task.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
+
+use futures::FutureExt as _;
 
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -53,7 +56,12 @@ pub async fn keep(
         let ended = match context {
             Ok(context) => {
                 metrics.set_failed(false);
-                task::run(&context, shared.options.until_caught_up, stop.clone()).await
+                let running = task::run(&context, shared.options.until_caught_up, stop.clone());
+                // What was half done in memory is thrown away with the task; its log is in order.
+                AssertUnwindSafe(running)
+                    .catch_unwind()
+                    .await
+                    .unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())))
             }
             Err(LayoutError::Store(error)) => Err(TaskError::Store(error)),
             Err(LayoutError::Conflict(message)) => Err(TaskError::Conflict(message)),
@@ -77,7 +85,7 @@ pub async fn keep(
             wait = if healthy { RESTART_WAITS.0 } else { wait };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return exit_of(&error),
+                () = stop.cancelled() => return Exit::Done,
                 () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(RESTART_WAITS.1);
@@ -98,7 +106,8 @@ pub async fn keep(
 fn exit_of(error: &TaskError) -> Exit {
     match (error.remedy(), error) {
         (Remedy::Damage, _) => Exit::Damaged,
-        (Remedy::Leave | Remedy::Restart, _) | (_, TaskError::Source(SourceError::NoTopic { .. })) => Exit::Unreachable,
+        (_, TaskError::Source(SourceError::Refused { .. })) => Exit::Usage,
+        (Remedy::Leave | Remedy::Restart, _) => Exit::Unreachable,
         (Remedy::Operator, TaskError::Store(_) | TaskError::Log(_) | TaskError::Upload(_)) => Exit::Unreachable,
         (Remedy::Operator, _) => Exit::Usage,
     }

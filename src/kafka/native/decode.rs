@@ -86,7 +86,9 @@ impl<'a> Decoder<'a> {
             let batch = match batch::take(&mut rest) {
                 Ok(Next::Batch(batch)) => batch,
                 Ok(Next::CutOff(_) | Next::End) => break,
-                Err(error) => return self.fail_or_stop(error, start_position, &spans, decompressed, &uncompressed),
+                Err(error) => {
+                    return self.fail_or_stop(error, start_position, spans, decompressed, &uncompressed, is_compressed);
+                }
             };
             let compressed = batch.codec() != 0;
             // A block's records lie in one buffer.
@@ -98,7 +100,7 @@ impl<'a> Decoder<'a> {
                 Ok(()) => {}
                 Err(error) => {
                     spans.truncate(shown);
-                    return self.fail_or_stop(error, start_position, &spans, decompressed, &uncompressed);
+                    return self.fail_or_stop(error, start_position, spans, decompressed, &uncompressed, is_compressed);
                 }
             }
             if spans.len() > shown {
@@ -121,16 +123,18 @@ impl<'a> Decoder<'a> {
         &mut self,
         error: BatchError,
         start_position: i64,
-        spans: &[Span],
+        spans: Vec<Span>,
         decompressed: Output,
         uncompressed: &Bytes,
+        is_compressed: Option<bool>,
     ) -> Result<Option<Block>, DecodeError> {
         if spans.is_empty() && self.position == start_position {
             self.failed = true;
             return Err(DecodeError { position: self.position, error });
         }
-        let compressed = spans.is_empty().then_some(false).or(Some(decompressed.len() > 0));
-        Ok(self.block(start_position, spans.to_vec(), decompressed, uncompressed, compressed))
+        // A batch may have been decompressed and shown nothing: only the records that are shown say where they lie.
+        let is_compressed = if spans.is_empty() { Some(false) } else { is_compressed };
+        Ok(self.block(start_position, spans, decompressed, uncompressed, is_compressed))
     }
 
     fn block(
