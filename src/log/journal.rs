@@ -92,14 +92,14 @@ impl Journal {
     }
 
     /// Whether the Takeover just created at `number` landed on a number that clean-up had freed: then a snapshot lies above it,
-    /// and it decides nothing.
+    /// and it decides nothing. So does an entry above it that is gone before it can be read: only clean-up below a newer
+    /// snapshot deletes.
     async fn landed_late(&self, number: u64) -> Result<bool, LogError> {
         let door = self.door.as_ref();
         let above = retrying(&self.environment, || door.numbers(number)).await?;
         for number in above {
-            if let Some(stored) = read_entry(door, &self.environment, number).await?
-                && stored.entry.is_snapshot()
-            {
+            let found = read_entry(door, &self.environment, number).await?;
+            if found.is_none_or(|stored| stored.entry.is_snapshot()) {
                 return Ok(true);
             }
         }

@@ -35,15 +35,15 @@ pub struct Opened {
 /// # Errors
 /// [`TaskError`]: nothing was read; the log may hold a Takeover more.
 pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Opened, TaskError> {
-    let topic = topic_info(context).await?;
-    let partitions = context.own_partitions(&topic);
+    let before = topic_info(context).await?;
     let cluster_id = context.kafka.cluster_id().await?;
-    // Asked before, too: a Kafka that can't answer must not cost a Takeover, which is kept for ever.
-    offsets(context, &partitions, At::Latest).await?;
+    // A Kafka that can't answer must not cost a Takeover, which is kept for ever.
+    offsets(context, &context.own_partitions(&before), At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
-    // After the takeover: nobody archives beyond these ends any more.
-    let live_ends = offsets(context, &partitions, At::Latest).await?;
+    // Asked again: the predecessor may have taken new partitions in until it was fenced.
+    let topic = topic_info(context).await?;
+    let partitions = context.own_partitions(&topic);
     let identity = Identity { cluster_id, topic_id: topic.id.clone(), incarnation: state.identity.incarnation };
     if state.is_started() {
         settle(settings, &mut journal, &mut state, context.environment.clock.now_ms()).await?;
@@ -63,6 +63,8 @@ pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Open
     let new: Vec<i32> = partitions.iter().copied().filter(|p| !state.lows.contains_key(p)).collect();
     add_partitions(context, &mut journal, &mut state, &new).await?;
     check_partitions(context, &state, &partitions)?;
+    // Asked last: ends only grow, so that whatever the predecessor read and the first start resolved lies below them.
+    let live_ends = offsets(context, &partitions, At::Latest).await?;
     check_ends(context, &state).await?;
     let missing = missing_objects(context, &state).await?;
     Ok(Opened { journal, state, missing, live_ends })
