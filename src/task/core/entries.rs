@@ -1,0 +1,114 @@
+//! What the next entry of the log says, and when it is written.
+//!
+//! Owns: which seals, Dones and lows share an entry, snapshots. Does not own: how entries are appended.
+
+use super::*;
+
+/// Lanes that fall due within this time share one entry.
+pub(super) const SEAL_WINDOW_MS: i64 = 1_000;
+/// A Done waits this long for a Seal to go with.
+pub(super) const DONE_WINDOW_MS: i64 = 3_000;
+/// A low that moved while nothing else happened is written this often.
+pub(super) const LOW_WINDOW_MS: i64 = 60_000;
+/// Seals in one entry; more go into the next, so that an entry stays small.
+pub(super) const MAX_SEALS_PER_ENTRY: usize = 2_000;
+/// Entries between snapshots.
+pub(super) const SNAPSHOT_EVERY: u64 = 128;
+
+impl Core {
+    /// The log holds the entry.
+    ///
+    /// # Errors
+    /// The entry breaks a rule of the ledger: a bug, and better found before anything is uploaded by it.
+    pub fn on_appended(&mut self, stored: &Stored, now_ms: i64) -> Result<(), CoreError> {
+        self.appending = false;
+        self.state.apply(stored).map_err(|error| CoreError::Ledger(error.to_string()))?;
+        self.entries_since_snapshot += 1;
+        match &stored.entry {
+            Entry::Commit(commit) => {
+                for file in self.files.logged(&commit.seal, stored.number) {
+                    self.finish_if_stored(file);
+                }
+            }
+            Entry::Partitions { lows, .. } => {
+                self.positions.extend(lows);
+                // Asked for a second time while this entry was on its way.
+                self.new_partitions.retain(|partition, _| !lows.contains_key(partition));
+                self.actions.push(Action::Read { partitions: lows.keys().copied().collect() });
+            }
+            Entry::Snapshot { .. } => {
+                self.entries_since_snapshot = 0;
+                self.actions.push(Action::CleanUp);
+            }
+            _ => {}
+        }
+        if self.phase == Phase::Stopping {
+            self.stop(now_ms);
+        }
+        self.next_append(now_ms);
+        Ok(())
+    }
+
+    /// Starts the next append if there is reason for one.
+    pub(super) fn next_append(&mut self, now_ms: i64) {
+        if self.appending {
+            return;
+        }
+        if let Some(entry) = self.next_entry(now_ms) {
+            self.appending = true;
+            self.actions.push(Action::Append(entry));
+        }
+    }
+
+    pub(super) fn next_entry(&mut self, now_ms: i64) -> Option<Entry> {
+        if self.entries_since_snapshot >= SNAPSHOT_EVERY {
+            return Some(Entry::Snapshot { state: Box::new(self.state.pruned()) });
+        }
+        let hurried = self.phase != Phase::Running;
+        if !self.new_partitions.is_empty() && !hurried {
+            let lows = std::mem::take(&mut self.new_partitions);
+            return Some(Entry::Partitions { lows, time_ms: now_ms });
+        }
+        let seals = !self.unlogged.is_empty()
+            && (hurried
+                || self.unlogged.len() >= MAX_SEALS_PER_ENTRY
+                || now_ms >= self.unlogged_since_ms + SEAL_WINDOW_MS);
+        let dones = !self.undone.is_empty()
+            && (now_ms >= self.undone_since_ms + DONE_WINDOW_MS || (hurried && self.files.none_in_upload()));
+        let lows = self.low_moved_since_ms.is_some_and(|since| {
+            now_ms >= since + LOW_WINDOW_MS
+                || (self.phase == Phase::Draining && self.lanes.is_empty() && self.files.none_but_uploaded())
+        });
+        if seals || dones || lows {
+            let commit = self.commit(now_ms);
+            let empty = commit.seal.is_empty() && commit.done.is_empty() && commit.lows.is_empty();
+            return (!empty).then_some(Entry::Commit(commit));
+        }
+        None
+    }
+
+    pub(super) fn commit(&mut self, now_ms: i64) -> Commit {
+        let sealed = self.unlogged.len().min(MAX_SEALS_PER_ENTRY);
+        let seal = if self.phase == Phase::Stopping {
+            Vec::new()
+        } else {
+            let files: Vec<FileId> = self.unlogged.drain(..sealed).collect();
+            files.iter().filter_map(|&file| self.files.get(file)).map(|file| file.intent.clone()).collect()
+        };
+        let mut done = Vec::new();
+        for file in std::mem::take(&mut self.undone) {
+            self.holds.release(file);
+            done.extend(self.files.remove(file).map(|file| file.intent.id));
+        }
+        let mut lows = BTreeMap::new();
+        for (&partition, low) in &self.state.lows {
+            let position = self.positions.get(&partition).copied().unwrap_or(low.offset);
+            let offset = self.holds.low(partition, position);
+            if offset > low.offset {
+                lows.insert(partition, offset);
+            }
+        }
+        self.low_moved_since_ms = None;
+        Commit { seal, done, lows, time_ms: now_ms }
+    }
+}
