@@ -6,7 +6,7 @@
 //! A file's way: open lane -> sealed (its intent waits for the log) -> logged -> finished in the spool -> uploaded -> done in
 //! the log. Only a logged file is uploaded. A crash anywhere leaves a log from which the next owner goes on.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::files::{File, Files, Rebuild, Stage};
@@ -31,8 +31,8 @@ const DONE_WINDOW_MS: i64 = 3_000;
 const LOW_WINDOW_MS: i64 = 60_000;
 /// Seals in one entry; more go into the next, so that an entry stays small.
 const MAX_SEALS_PER_ENTRY: usize = 2_000;
-/// Entries between snapshots.
-const SNAPSHOT_EVERY: u64 = 128;
+/// Entries between snapshots: few enough that a takeover reads little.
+pub const SNAPSHOT_EVERY: u64 = 128;
 
 /// What the driver is to do.
 #[derive(Debug)]
@@ -132,7 +132,8 @@ pub struct Core {
     holds: Holds,
     lanes: Lanes,
     files: Files,
-    rebuilds: HashMap<IntentId, Rebuild>,
+    /// Ordered, so that the same events give the same actions.
+    rebuilds: BTreeMap<IntentId, Rebuild>,
     positions: BTreeMap<i32, i64>,
     /// `--until-caught-up`: nothing at or above is taken.
     ends: Option<BTreeMap<i32, i64>>,
@@ -152,6 +153,7 @@ pub struct Core {
     new_partitions: BTreeMap<i32, i64>,
     appending: bool,
     entries_since_snapshot: u64,
+    snapshot_every: u64,
     actions: Vec<Action>,
     counters: Counters,
     /// Stored and raw bytes of all frames, for the ratio.
@@ -180,7 +182,7 @@ impl Core {
             recovery: Recovery::new(&state, |id| missing.contains(id)),
             holds: Holds::default(),
             files: Files::default(),
-            rebuilds: HashMap::new(),
+            rebuilds: BTreeMap::new(),
             positions,
             ends: None,
             replay_until: live_ends,
@@ -195,6 +197,7 @@ impl Core {
             new_partitions: BTreeMap::new(),
             appending: false,
             entries_since_snapshot,
+            snapshot_every: SNAPSHOT_EVERY,
             actions: Vec::new(),
             counters: Counters::default(),
             stored_total: 0,
@@ -204,6 +207,12 @@ impl Core {
         };
         core.take_over_intents(missing, now_ms);
         core
+    }
+
+    /// Another distance of snapshots than [`SNAPSHOT_EVERY`].
+    pub fn with_snapshot_every(mut self, entries: u64) -> Self {
+        self.snapshot_every = entries;
+        self
     }
 
     fn take_over_intents(&mut self, missing: &[IntentId], now_ms: i64) {
@@ -705,7 +714,7 @@ impl Core {
     }
 
     fn next_entry(&mut self, now_ms: i64) -> Option<Entry> {
-        if self.entries_since_snapshot >= SNAPSHOT_EVERY {
+        if self.entries_since_snapshot >= self.snapshot_every {
             return Some(Entry::Snapshot { state: Box::new(self.state.pruned()) });
         }
         let hurried = self.phase != Phase::Running;

@@ -14,6 +14,7 @@ use super::layout::{self, LayoutError};
 use crate::api::metrics::TaskMetrics;
 use crate::cli::Exit;
 use crate::pipeline::source::{SourceError, TopicInfo};
+use crate::task::core::SNAPSHOT_EVERY;
 use crate::task::error::Remedy;
 use crate::task::status::{TaskState, TaskStatus};
 use crate::task::{self, End, TaskContext, TaskError};
@@ -131,6 +132,7 @@ impl TaskContext {
             metrics: Arc::clone(metrics),
             shutdown_timeout: shared.worker.shutdown_timeout,
             topic_info: topic_info.clone(),
+            snapshot_every: SNAPSHOT_EVERY,
         })
     }
 }
