@@ -35,12 +35,13 @@ pub struct Opened {
 /// # Errors
 /// [`TaskError`]: nothing was read; the log may hold a Takeover more.
 pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Opened, TaskError> {
-    let topic = topic_info(context).await?;
-    let partitions = context.own_partitions(&topic);
+    // Asked before, so that a worker that can't reach Kafka does not take the task from one that can.
     let cluster_id = context.kafka.cluster_id().await?;
-    let live_ends = offsets(context, &partitions, At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
+    // Asked after: the predecessor may have taken new partitions in until it was fenced.
+    let topic = topic_info(context).await?;
+    let partitions = context.own_partitions(&topic);
     let identity = Identity { cluster_id, topic_id: topic.id.clone(), incarnation: state.identity.incarnation };
     if state.is_started() {
         check_settings(settings, &state)?;
@@ -59,6 +60,8 @@ pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Open
     let new: Vec<i32> = partitions.iter().copied().filter(|p| !state.lows.contains_key(p)).collect();
     add_partitions(context, &mut journal, &mut state, &new).await?;
     check_partitions(context, &state, &partitions)?;
+    // Asked last: ends only grow, so that whatever the predecessor read and the first start resolved lies below them.
+    let live_ends = offsets(context, &partitions, At::Latest).await?;
     check_ends(context, &state, &live_ends)?;
     let missing = missing_objects(context, &state).await?;
     Ok(Opened { journal, state, missing, live_ends })

@@ -8,6 +8,7 @@ mod kafka;
 mod mutation;
 mod oracle;
 mod process;
+mod regressions;
 mod store;
 mod workers;
 mod world;
