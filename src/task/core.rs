@@ -278,6 +278,11 @@ impl Core {
         }
     }
 
+    /// Objects that a predecessor decided wait for records.
+    pub fn rebuilds(&self) -> bool {
+        !self.rebuilds.is_empty()
+    }
+
     pub fn is_draining(&self) -> bool {
         self.phase == Phase::Draining
     }

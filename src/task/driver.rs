@@ -228,9 +228,10 @@ impl<'a> Driver<'a> {
         }
     }
 
-    /// Frames in flight and buffers fill the budget, or the spool is full: then records wait.
+    /// While the spool is full records wait, but for those that complete what a predecessor decided: its frames leave the
+    /// spool no other way.
     fn has_room(&self) -> bool {
-        self.context.spool.used_bytes() < self.context.spool.max_bytes()
+        self.context.spool.used_bytes() < self.context.spool.max_bytes() || self.core.rebuilds()
     }
 
     fn wake_at(&self) -> Instant {

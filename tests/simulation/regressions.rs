@@ -1,6 +1,7 @@
 //! Faults that histories showed, each told alone, so that it stays told when the histories change.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice::task::{End, TaskError};
@@ -42,5 +43,24 @@ fn a_topic_that_grows_while_a_task_opens_is_not_taken_for_truncated() {
         let plan = plan(1 << 24).starting_at_the_latest();
         assert_eq!(end_of(Worker::start(&world, &plan, 1, true, false)).await.unwrap(), End::CaughtUp);
         assert_eq!(end_of(Worker::start(&world, &plan, 2, true, false)).await.unwrap(), End::CaughtUp);
+    });
+}
+
+/// Seed 335: what a predecessor had decided filled the spool, so that the records which complete it were never read.
+#[test]
+fn objects_decided_by_a_predecessor_may_exceed_the_spool() {
+    in_virtual_time(async {
+        let world = world(400);
+        let narrow = plan(1_500).of_one_large_file();
+        let roomy = plan(1 << 24).of_one_large_file();
+        world.uploads_fail.store(true, Ordering::Relaxed);
+        let first = Worker::start(&world, &roomy, 1, true, false);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.oracle().state().intents.len(), 1);
+        first.crash();
+        world.uploads_fail.store(false, Ordering::Relaxed);
+        assert_eq!(end_of(Worker::start(&world, &narrow, 2, true, false)).await.unwrap(), End::CaughtUp);
+        world.oracle().check_conservation(&world);
+        assert!(world.violations().is_empty(), "{:?}", world.violations());
     });
 }
