@@ -723,6 +723,8 @@ impl Core {
             return Some(Entry::Snapshot { state: Box::new(self.state.pruned()) });
         }
         let hurried = self.phase != Phase::Running;
+        // Told again while the entry that takes them in was under way.
+        self.new_partitions.retain(|partition, _| !self.positions.contains_key(partition));
         if !self.new_partitions.is_empty() && !hurried {
             let lows = std::mem::take(&mut self.new_partitions);
             return Some(Entry::Partitions { lows, time_ms: now_ms });

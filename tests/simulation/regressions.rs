@@ -1,13 +1,18 @@
 //! Faults that histories showed, each told alone, so that it stays told when the histories change.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use sluice::ledger::encoding::Stored;
+use sluice::ledger::{Entry, Identity, State, StepId, Token};
+use sluice::task::core::{Action, Core};
+use sluice::task::settings::TaskSettings;
 use sluice::task::{End, TaskError};
 use tokio::time::timeout;
 
-use crate::kafka::{Partition, Produced};
+use crate::kafka::{Partition, Produced, TOPIC};
 use crate::mutation::Mutation;
 use crate::workers::{Plan, Worker};
 use crate::world::{EPOCH_MS, Rng, World};
@@ -63,4 +68,40 @@ fn objects_decided_by_a_predecessor_may_exceed_the_spool() {
         world.oracle().check_conservation(&world);
         assert!(world.violations().is_empty(), "{:?}", world.violations());
     });
+}
+
+/// A core that owns partition 0 from its start, and the number of its log's next entry.
+fn core() -> (Core, u64) {
+    let plan = Plan::new(&mut Rng::new(1), Mutation::None);
+    let settings = TaskSettings::new(Arc::clone(&plan.connector), TOPIC);
+    let mut state = State::default();
+    state.apply(&stored(1, Entry::Takeover { worker: "w".to_owned(), time_ms: 0 })).unwrap();
+    let lows = BTreeMap::from([(0, 0)]);
+    let identity = Identity::default();
+    state.apply(&stored(2, Entry::Start { settings: settings.record.clone(), identity, lows, time_ms: 0 })).unwrap();
+    (Core::new(settings, state, &[], BTreeMap::new(), 0, 0), 3)
+}
+
+fn stored(number: u64, entry: Entry) -> Stored {
+    Stored { number, token: Token("t".to_owned()), step: StepId(number.to_string()), entry }
+}
+
+fn appended(core: &mut Core) -> Vec<Entry> {
+    let entry = |action| if let Action::Append(entry) = action { Some(entry) } else { None };
+    core.take_actions().into_iter().filter_map(entry).collect()
+}
+
+/// Seed 1698: the topic grew again while the log took its first new partition in, and the second entry broke the log for good.
+#[test]
+fn a_partition_begins_once_however_often_it_is_told_of() {
+    let (mut core, number) = core();
+    core.add_partitions(BTreeMap::from([(1, 0)]), 1);
+    let first = appended(&mut core).remove(0);
+    core.add_partitions(BTreeMap::from([(1, 0), (2, 0)]), 2);
+    core.add_partitions(BTreeMap::from([(1, 7)]), 3);
+    core.on_appended(&stored(number, first), 4).unwrap();
+    let second = appended(&mut core).remove(0);
+    assert_eq!(second, Entry::Partitions { lows: BTreeMap::from([(2, 0)]), time_ms: 4 });
+    core.on_appended(&stored(number + 1, second), 5).unwrap();
+    assert_eq!(appended(&mut core), []);
 }
