@@ -334,9 +334,11 @@ impl Core {
     pub fn next_deadline_ms(&self) -> Option<i64> {
         let due = if self.replays() { None } else { self.lanes.next_due_ms() };
         let due = due.filter(|_| self.phase == Phase::Running);
-        let unlogged = (!self.unlogged.is_empty()).then(|| self.unlogged_since_ms + SEAL_WINDOW_MS);
-        let undone = (!self.undone.is_empty()).then(|| self.undone_since_ms + DONE_WINDOW_MS);
-        let low = self.low_moved_since_ms.map(|since| since + LOW_WINDOW_MS);
+        // While an append is under way nothing is appended by time: its answer comes first.
+        let still = !self.appending;
+        let unlogged = (still && !self.unlogged.is_empty()).then(|| self.unlogged_since_ms + SEAL_WINDOW_MS);
+        let undone = (still && !self.undone.is_empty()).then(|| self.undone_since_ms + DONE_WINDOW_MS);
+        let low = self.low_moved_since_ms.filter(|_| still).map(|since| since + LOW_WINDOW_MS);
         [due, unlogged, undone, low].into_iter().flatten().min()
     }
 

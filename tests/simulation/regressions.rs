@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice::ledger::encoding::Stored;
-use sluice::ledger::{Entry, Identity, State, StepId, Token};
+use sluice::ledger::{Commit, Entry, Identity, State, StepId, Token};
 use sluice::task::core::{Action, Core};
 use sluice::task::settings::TaskSettings;
 use sluice::task::{End, TaskError};
@@ -104,4 +104,45 @@ fn a_partition_begins_once_however_often_it_is_told_of() {
     assert_eq!(second, Entry::Partitions { lows: BTreeMap::from([(2, 0)]), time_ms: 4 });
     core.on_appended(&stored(number + 1, second), 5).unwrap();
     assert_eq!(appended(&mut core), []);
+}
+
+/// What was sealed and not logged was never decided: a stop gives it up, and the next owner reads it again.
+#[test]
+fn a_stop_gives_up_what_is_not_logged() {
+    let (mut core, _) = core();
+    let mut block = sluice::record::BlockBuilder::default();
+    block.push(0, EPOCH_MS, None, Some(b"{\"app_id\":\"a\"}"), |_| 0).unwrap();
+    core.on_block(&block.finish(0, 1, 1), 0).unwrap();
+    core.relieve_spool(1, 0);
+    core.stop(0);
+    let actions = core.take_actions();
+    assert!(actions.iter().any(|action| matches!(action, Action::Discard { .. })), "{actions:?}");
+    assert!(!actions.iter().any(|action| matches!(action, Action::Append(_))), "{actions:?}");
+    assert!(core.is_finished());
+    assert_eq!(core.state().low(0), Some(0));
+}
+
+/// Histories with a store outage never ended: a deadline that had passed could do nothing before the append's answer, and the loop
+/// woke up for it at once, again and again.
+#[test]
+fn nothing_is_due_by_time_while_an_append_is_under_way() {
+    let (mut core, number) = core();
+    let block = |from: i64, to: i64| {
+        let mut block = sluice::record::BlockBuilder::default();
+        for offset in from..to {
+            block.push(offset, EPOCH_MS, None, Some(b"{\"app_id\":\"a\"}"), |_| 0).unwrap();
+        }
+        block.finish(0, to, to)
+    };
+    core.on_block(&block(0, 1), 0).unwrap();
+    core.relieve_spool(1, 0);
+    core.on_tick(1_000);
+    let seal = appended(&mut core).remove(0);
+    assert!(matches!(&seal, Entry::Commit(Commit { seal, .. }) if seal.len() == 1));
+    core.on_block(&block(1, 2), 1_000).unwrap();
+    core.relieve_spool(1, 1_000);
+    core.on_tick(100_000);
+    assert_eq!(core.next_deadline_ms(), None, "the answer comes first");
+    core.on_appended(&stored(number, seal), 100_000).unwrap();
+    assert_eq!(appended(&mut core).len(), 1);
 }
