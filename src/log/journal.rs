@@ -92,14 +92,14 @@ impl Journal {
     }
 
     /// Whether the Takeover just created at `number` landed on a number that clean-up had freed: then a snapshot lies above it,
-    /// and it decides nothing.
+    /// and it decides nothing. So does an entry above it that is gone before it can be read: only clean-up below a newer
+    /// snapshot deletes.
     async fn landed_late(&self, number: u64) -> Result<bool, LogError> {
         let door = self.door.as_ref();
         let above = retrying(&self.environment, || door.numbers(number)).await?;
         for number in above {
-            if let Some(stored) = read_entry(door, &self.environment, number).await?
-                && stored.entry.is_snapshot()
-            {
+            let found = read_entry(door, &self.environment, number).await?;
+            if found.is_none_or(|stored| stored.entry.is_snapshot()) {
                 return Ok(true);
             }
         }
@@ -262,4 +262,66 @@ fn damaged(door: &dyn LogDoor, error: &LedgerError) -> LogError {
 
 fn missing(door: &dyn LogDoor, number: u64) -> LogError {
     LogError::Damaged { number, place: door.place(), why: "it is missing".to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::sync::Mutex;
+
+    use async_trait::async_trait;
+
+    use super::*;
+    use crate::log::store_log::StoreLog;
+    use crate::store::memory::MemoryStore;
+
+    /// A log whose first listings are those of an earlier time.
+    #[derive(Debug)]
+    struct SlowToList {
+        log: Arc<dyn LogDoor>,
+        listings: Mutex<VecDeque<Vec<u64>>>,
+    }
+
+    #[async_trait]
+    impl LogDoor for SlowToList {
+        async fn create(&self, number: u64, entry: Bytes) -> Result<Created, StoreError> {
+            self.log.create(number, entry).await
+        }
+        async fn read(&self, number: u64) -> Result<Option<Bytes>, StoreError> {
+            self.log.read(number).await
+        }
+        async fn numbers(&self, after: u64) -> Result<Vec<u64>, StoreError> {
+            let listing = self.listings.lock().unwrap().pop_front();
+            match listing {
+                Some(listing) => Ok(listing),
+                None => self.log.numbers(after).await,
+            }
+        }
+        async fn delete(&self, number: u64) -> Result<(), StoreError> {
+            self.log.delete(number).await
+        }
+        fn place(&self) -> String {
+            self.log.place()
+        }
+    }
+
+    /// The look above finds a snapshot in its listing that a newer one has replaced before it is read.
+    #[tokio::test]
+    async fn a_late_takeover_is_noticed_while_the_live_owner_cleans_up() {
+        let environment = Environment::system();
+        let log: Arc<dyn LogDoor> = Arc::new(StoreLog::new(Arc::new(MemoryStore::new()), "log"));
+        let (mut live, mut state) = Journal::take_over(Arc::clone(&log), environment.clone(), "live").await.unwrap();
+        for _ in 0..4 {
+            state.tip = live.tip();
+            let snapshot = Entry::Snapshot { state: Box::new(state.pruned()) };
+            state.apply(&live.append(snapshot).await.unwrap()).unwrap();
+            live.clean_up().await.unwrap();
+        }
+        assert_eq!(log.numbers(0).await.unwrap(), [1, 5]);
+        // As it was when only entry 1 was there, and then when entry 4 was the newest snapshot.
+        let listings = Mutex::new(VecDeque::from([vec![1], vec![4]]));
+        let slow = Arc::new(SlowToList { log: Arc::clone(&log), listings });
+        let (journal, state) = Journal::take_over(slow, environment, "late").await.unwrap();
+        assert_eq!((journal.tip(), state.takeovers), (6, vec![1, 6]));
+    }
 }
