@@ -3,7 +3,7 @@
 //! Owns: create-only with retries until the outcome is known, telling one's own object from another's.
 //! Does not own: when a file may be uploaded, how many at a time.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::spool::FinishedFile;
 use crate::archive::codec::Codec;
@@ -48,12 +48,29 @@ pub async fn upload(
         if find(store, environment, key, intent).await? == Found::Ours {
             return Ok(());
         }
-        // A sidecar without its data describes an earlier attempt, whose frames may have been cut elsewhere.
-        let sidecar = index::sidecar_key(key);
-        retrying(environment, || store.delete(&sidecar)).await?;
-        create(store, environment, &sidecar, intent, path.clone(), *bytes).await?;
+        put_sidecar(store, environment, &index::sidecar_key(key), intent, path, *bytes).await?;
     }
     create(store, environment, key, intent, file.path.clone(), file.bytes).await
+}
+
+/// A sidecar without its data describes an earlier attempt, whose frames may have been cut elsewhere: this attempt's takes its
+/// place. Requests of that attempt may still come in between, so that this goes on until nothing does.
+async fn put_sidecar(
+    store: &dyn Store,
+    environment: &Environment,
+    sidecar: &str,
+    intent: &str,
+    path: &Path,
+    len: u64,
+) -> Result<(), StoreError> {
+    let body = Body::File { path: path.to_owned(), len };
+    loop {
+        retrying(environment, || store.delete(sidecar)).await?;
+        match retrying(environment, || store.create(sidecar, &body, Some(intent))).await? {
+            Created::New => return Ok(()),
+            Created::Exists => {}
+        }
+    }
 }
 
 async fn create(
