@@ -38,7 +38,7 @@ async fn end_of(worker: Worker) -> Result<End, TaskError> {
     timeout(Duration::from_secs(3_600), worker.ended).await.unwrap().unwrap().unwrap()
 }
 
-/// Seeds 2, 112 and 169: the end of the topic was asked before the start was resolved and before the log was taken over, and what
+/// The end of the topic was asked before the start was resolved and before the log was taken over, and what
 /// was archived in between looked like a truncated topic.
 #[test]
 fn a_topic_that_grows_while_a_task_opens_is_not_taken_for_truncated() {
@@ -51,7 +51,7 @@ fn a_topic_that_grows_while_a_task_opens_is_not_taken_for_truncated() {
     });
 }
 
-/// Seed 335: what a predecessor had decided filled the spool, so that the records which complete it were never read.
+/// What a predecessor had decided filled the spool, so that the records which complete it were never read.
 #[test]
 fn objects_decided_by_a_predecessor_may_exceed_the_spool() {
     in_virtual_time(async {
@@ -91,7 +91,7 @@ fn appended(core: &mut Core) -> Vec<Entry> {
     core.take_actions().into_iter().filter_map(entry).collect()
 }
 
-/// Seed 1698: the topic grew again while the log took its first new partition in, and the second entry broke the log for good.
+/// The topic grew again while the log took its first new partition in, and the second entry broke the log for good.
 #[test]
 fn a_partition_begins_once_however_often_it_is_told_of() {
     let (mut core, number) = core();
