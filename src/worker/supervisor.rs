@@ -17,6 +17,7 @@ use super::layout::{self, LayoutError};
 use crate::api::metrics::TaskMetrics;
 use crate::cli::Exit;
 use crate::pipeline::source::{SourceError, TopicInfo};
+use crate::task::core::SNAPSHOT_EVERY;
 use crate::task::error::Remedy;
 use crate::task::status::{TaskState, TaskStatus};
 use crate::task::{self, End, TaskContext, TaskError};
@@ -145,6 +146,7 @@ impl TaskContext {
             shutdown_timeout: shared.worker.shutdown_timeout,
             group: shared.worker.kafka.group_offsets.then(|| format!("sluice-{}", connector.config.name)),
             topic_info: topic_info.clone(),
+            snapshot_every: SNAPSHOT_EVERY,
         })
     }
 }

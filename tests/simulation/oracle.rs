@@ -1,0 +1,326 @@
+//! What must hold, judged from outside: by what landed in the store, never by what a worker says.
+//!
+//! Owns: the fold of the log as it landed, the records of each object, conservation at the end.
+//! Does not own: how a history goes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use sluice::archive::codec::{Codec, decode_frame};
+use sluice::archive::index::{self, Index, IndexRead, read_index, read_record_table};
+use sluice::ledger::encoding::Stored;
+use sluice::ledger::{Entry, Intent, State};
+
+use crate::kafka::{Produced, Topic};
+use crate::store::Object;
+use crate::world::World;
+
+/// Partition and offset.
+pub type Place = (i32, i64);
+
+#[derive(Debug, Default)]
+pub struct Oracle {
+    /// `on_error: skip`: bad records are in no object.
+    pub skips_bad: bool,
+    /// Every record is to be archived, not only those from where the first reader began.
+    pub from_earliest: bool,
+    /// Only conservation is judged: a mutated worker breaks other rules at once.
+    pub only_conservation: bool,
+    state: State,
+    /// Bytes of each entry as it first landed; index is number - 1.
+    entries: Vec<Bytes>,
+    decided: BTreeMap<String, (Intent, u32)>,
+    archived: BTreeMap<Place, String>,
+    /// Per key: intent and records of the first attempt to upload it.
+    attempts: BTreeMap<String, (Option<String>, Vec<Place>)>,
+}
+
+pub fn is_log(key: &str) -> bool {
+    key.starts_with("_sluice/")
+}
+
+fn is_data(key: &str) -> bool {
+    !is_log(key) && !index::is_sidecar(key)
+}
+
+impl Oracle {
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// A rule that conservation follows from.
+    pub fn rule(&self, world: &World, what: String) {
+        if !self.only_conservation {
+            world.violation(what);
+        }
+    }
+
+    /// Somebody tries to upload an object. Returns what is in it.
+    pub fn on_attempt(&mut self, world: &World, key: &str, bytes: &Bytes, intent_id: Option<&str>) -> Arc<Vec<Place>> {
+        if !is_data(key) {
+            return Arc::default();
+        }
+        let decompress = world.rng().chance(3);
+        let records = match records_of(key, bytes, decompress) {
+            Ok(records) => Arc::new(records),
+            Err(why) => {
+                world.violation(format!("upload of {key}: {why}"));
+                return Arc::default();
+            }
+        };
+        let mut sorted = Vec::clone(&records);
+        sorted.sort_unstable();
+        let attempt = (intent_id.map(ToOwned::to_owned), sorted);
+        match self.attempts.get(key) {
+            Some(known) if *known != attempt => {
+                self.rule(world, format!("{key} is uploaded with other records: {known:?}, then {attempt:?}"));
+            }
+            Some(_) => world.count("object uploaded again"),
+            None => {
+                self.attempts.insert(key.to_owned(), attempt);
+            }
+        }
+        if intent_id.is_none_or(|id| !self.decided.contains_key(id)) {
+            self.rule(world, format!("{key} is uploaded before the log holds its intent"));
+        }
+        records
+    }
+
+    /// Somebody was told that there is such an object.
+    pub fn on_found(&self, world: &World, process: u32, key: &str) {
+        let pending = self.state.intents.values().find(|pending| pending.intent.key == key);
+        if let Some((_, sealer)) = pending.and_then(|pending| self.decided.get(&pending.intent.id.0))
+            && *sealer != process
+        {
+            world.count("object of a predecessor found");
+        }
+    }
+
+    /// Records from `first` to `next` reach a worker.
+    pub fn on_fetched(&self, world: &World, partition: i32, first: i64, next: i64) {
+        if self.archived.range((partition, first)..(partition, next)).next().is_some() {
+            world.count("archived records read again");
+        }
+    }
+
+    pub fn on_created(&mut self, world: &World, process: u32, key: &str, bytes: &Bytes, records: &[Place]) {
+        if is_log(key) {
+            self.on_entry(world, process, key, bytes);
+        } else if is_data(key) {
+            self.on_object(world, process, key, records);
+        }
+    }
+
+    pub fn on_deleted(&mut self, world: &World, key: &str) {
+        if is_data(key) {
+            world.violation(format!("object {key} is deleted"));
+        }
+        if is_log(key) {
+            world.count("log entry cleaned");
+        }
+    }
+
+    fn on_object(&mut self, world: &World, process: u32, key: &str, records: &[Place]) {
+        let intent = self.attempts.get(key).and_then(|(intent, _)| intent.clone());
+        if let Some((_, sealer)) = intent.and_then(|intent| self.decided.get(&intent))
+            && *sealer != process
+        {
+            world.count("object rebuilt by a successor");
+        }
+        for &place in records {
+            if let Some(other) = self.archived.insert(place, key.to_owned()) {
+                world.violation(format!("record {place:?} is in {other} and in {key}"));
+            }
+        }
+    }
+
+    fn on_entry(&mut self, world: &World, process: u32, key: &str, bytes: &Bytes) {
+        let Some(number) = key.rsplit('/').next().and_then(|name| name.parse::<u64>().ok()) else { return };
+        let stored = match Stored::decode(number, bytes) {
+            Ok(stored) => stored,
+            Err(error) => return self.rule(world, format!("log entry {number}: {error}")),
+        };
+        world.trace(format_args!("{process} wrote {number}: {:?}", Short(&stored.entry)));
+        if number <= self.state.tip {
+            if self.entries.get(number as usize - 1) == Some(bytes) {
+                world.count("old entry landed again on its cleaned number");
+            } else if stored.entry.is_takeover() {
+                world.count("takeover landed late on a cleaned number");
+            } else {
+                self.rule(world, format!("log entry {number} exists twice, with different content"));
+            }
+            return;
+        }
+        let before = self.state.lows.clone();
+        if let Err(error) = self.state.apply(&stored) {
+            return self.rule(world, format!("the log breaks: {error}"));
+        }
+        self.entries.push(bytes.clone());
+        match &stored.entry {
+            Entry::Commit(commit) => {
+                for intent in &commit.seal {
+                    self.decided.insert(intent.id.0.clone(), (intent.clone(), process));
+                }
+                for id in &commit.done {
+                    let key = self.decided.get(&id.0).map(|(intent, _)| intent.key.clone());
+                    if key.is_none_or(|key| !world.objects().by_key.contains_key(&key)) {
+                        self.rule(world, format!("intent {id} is done, but its object is not in the store"));
+                    }
+                }
+            }
+            Entry::Takeover { .. } => world.count("takeover"),
+            Entry::Snapshot { .. } => world.count("snapshot"),
+            Entry::Start { .. } => world.count("first start"),
+            Entry::Partitions { .. } => world.count("new partitions"),
+            Entry::Adopt { .. } => world.count("identity adopted"),
+            Entry::Settings { .. } => world.count("settings changed"),
+        }
+        let topic = world.kafka();
+        for (&partition, low) in &self.state.lows {
+            let Some(old) = before.get(&partition) else { continue };
+            if low.offset < old.offset {
+                self.rule(world, format!("low of {partition} goes back from {} to {}", old.offset, low.offset));
+            }
+            let missing = (old.offset..low.offset)
+                .find(|&at| self.is_expected(&topic, partition, at) && !self.archived.contains_key(&(partition, at)));
+            if let Some(at) = missing {
+                self.rule(world, format!("low of {partition} is {}, but {at} is in no object", low.offset));
+            }
+        }
+    }
+
+    fn is_expected(&self, topic: &Topic, partition: i32, offset: i64) -> bool {
+        let produced = topic.partitions[partition as usize].records.get(offset as usize).copied().flatten();
+        produced.is_some_and(|Produced { bad, .. }| !(bad && self.skips_bad))
+    }
+
+    /// Every record from where reading began is in exactly one object, and nothing else is.
+    pub fn check_conservation(&self, world: &World) {
+        let topic = world.kafka();
+        let objects = world.objects();
+        let mut found: BTreeMap<Place, &str> = BTreeMap::new();
+        for (key, object) in objects.by_key.iter().filter(|(key, _)| is_data(key)) {
+            for place in object.records.iter() {
+                if let Some(other) = found.insert(*place, key) {
+                    world.violation(format!("record {place:?} is in {other} and in {key}"));
+                }
+            }
+            // Two attempts to upload a plain file may leave the data of one and the sidecar of the other, or none: only the
+            // data is promised.
+            if index::codec_of_key(key) == Codec::None && !sidecar_fits(key, &objects.by_key, &object.records) {
+                world.count("sidecar that does not fit its data");
+            }
+        }
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            // From the latest on: nothing was promised before somebody read.
+            let unread = self.state.low(number).unwrap_or(0);
+            let from = if self.from_earliest { 0 } else { partition.baseline.unwrap_or(unread) };
+            for at in 0..partition.records.len() as i64 {
+                let is_there = found.remove(&(number, at)).is_some();
+                if at >= from && !is_there && self.is_expected(&topic, number, at) {
+                    world.violation(format!("record ({number}, {at}) is in no object"));
+                } else if is_there && !self.is_expected(&topic, number, at) {
+                    world.violation(format!("record ({number}, {at}) was to be left out"));
+                }
+            }
+        }
+        if let Some((place, key)) = found.first_key_value() {
+            world.violation(format!("record {place:?} of {key} was never produced"));
+        }
+        if !self.archived.is_empty() {
+            world.count("history that archived records");
+        }
+    }
+}
+
+/// Entries in a trace.
+struct Short<'a>(&'a Entry);
+
+impl std::fmt::Debug for Short<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Entry::Takeover { .. } => f.write_str("takeover"),
+            Entry::Snapshot { .. } => f.write_str("snapshot"),
+            Entry::Start { lows, .. } => write!(f, "start {lows:?}"),
+            Entry::Partitions { lows, .. } => write!(f, "partitions {lows:?}"),
+            Entry::Adopt { identity } => write!(f, "adopt {identity:?}"),
+            Entry::Settings { settings, .. } => write!(f, "settings {}", settings.hash),
+            Entry::Commit(commit) => {
+                f.write_str("commit")?;
+                for intent in &commit.seal {
+                    let ranges: Vec<_> = intent.ranges.iter().map(|(p, r)| (*p, r.first, r.last, r.count)).collect();
+                    write!(f, " seal {} {} {ranges:?}", &intent.id.0[..6], intent.key)?;
+                }
+                for id in &commit.done {
+                    write!(f, " done {}", &id.0[..6])?;
+                }
+                write!(f, " lows {:?}", commit.lows)
+            }
+        }
+    }
+}
+
+fn index_of(codec: Codec, bytes: &[u8]) -> Result<Index, String> {
+    match read_index(codec, bytes.len() as u64, bytes) {
+        Ok(IndexRead::Index(index)) => Ok(*index),
+        Ok(IndexRead::NeedMore { len }) => Err(format!("the index needs {len} bytes")),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// The records of an object, in file order: from its index, and now and then also from its lines, which must agree; plain
+/// files have their index elsewhere.
+pub fn records_of(key: &str, bytes: &[u8], decompress: bool) -> Result<Vec<Place>, String> {
+    let codec = index::codec_of_key(key);
+    let mut read = Vec::new();
+    if codec == Codec::None {
+        lines(bytes, &mut read)?;
+        return Ok(read);
+    }
+    let index = index_of(codec, bytes)?;
+    let told = told_by(&index, bytes)?;
+    if decompress {
+        for frame in &index.frames {
+            let (start, end) = (frame.offset as usize, (frame.offset + frame.stored_len) as usize);
+            let raw = decode_frame(codec, &bytes[start..end], frame.raw_len as usize).map_err(|e| e.to_string())?;
+            lines(&raw, &mut read)?;
+        }
+        if told != read {
+            return Err(format!("its index tells of {told:?}, it holds {read:?}"));
+        }
+    }
+    Ok(told)
+}
+
+/// The records that the index of a file tells of.
+fn told_by(index: &Index, bytes: &[u8]) -> Result<Vec<Place>, String> {
+    let mut told = Vec::new();
+    for frame in &index.frames {
+        let ranges = index.table_ranges(frame);
+        let stored: Vec<u8> =
+            ranges.iter().flat_map(|range| bytes[range.start as usize..range.end as usize].iter().copied()).collect();
+        let table = read_record_table(frame, &stored).map_err(|error| error.to_string())?;
+        told.extend(table.iter().map(|entry| (entry.partition, entry.offset)));
+    }
+    Ok(told)
+}
+
+fn lines(raw: &[u8], places: &mut Vec<Place>) -> Result<(), String> {
+    let text = std::str::from_utf8(raw).map_err(|error| error.to_string())?;
+    for line in text.lines() {
+        let place = line.split_once("at=").and_then(|(_, rest)| rest.split_once(';')).and_then(|(place, _)| {
+            let (partition, offset) = place.split_once(':')?;
+            Some((partition.parse().ok()?, offset.parse().ok()?))
+        });
+        places.push(place.ok_or_else(|| format!("a line that is no record: {line}"))?);
+    }
+    Ok(())
+}
+
+/// Whether the sidecar of a plain file tells of the records that are in it.
+fn sidecar_fits(key: &str, all: &BTreeMap<String, Object>, records: &[Place]) -> bool {
+    let sidecar = all.get(&index::sidecar_key(key));
+    let told = sidecar.map(|sidecar| told_by(&index_of(Codec::None, &sidecar.bytes)?, &sidecar.bytes));
+    told.is_some_and(|told| told.is_ok_and(|told| told == records))
+}
