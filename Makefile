@@ -18,9 +18,8 @@ demo: ## archive this machine's own logs through a real Kafka (STORE=file|minio)
 test: ## unit, property and integration tests against real Kafka, MinIO and Redis (ARGS=.. for cargo test)
 	dev/test $(ARGS)
 
-simulation: ## histories of whole tasks under every fault (HISTORIES=1000000, SEED=1; SEED=n HISTORIES= replays one)
-	SLUICE_SIM_HISTORIES=$(HISTORIES) SLUICE_SIM_SEED=$(SEED) \
-		cargo test --locked --release --test simulation every_record -- --nocapture
+simulation: ## histories of whole tasks under every fault (HISTORIES=1000000 SEED=1)
+	dev/simulation $(HISTORIES) $(SEED)
 
 bench: ## 1 GB of logs through a real Kafka: CPU, memory, objects (APPS=200, STORE=file|minio)
 	dev/bench

@@ -116,7 +116,10 @@ impl Job {
             Work::Compress { sequence, buffer, level, permit } => {
                 let encoder = encoders.get(codec, level)?;
                 let mut frame = Vec::new();
-                let meta = buffer.encode(encoder, &mut frame)?;
+                let meta = match codec {
+                    Codec::None => buffer.encode_apart(encoder, &mut frame)?,
+                    _ => vec![buffer.encode(encoder, &mut frame)?],
+                };
                 drop(buffer);
                 let stored = spool.write_frame(sequence, frame, meta)?;
                 drop(permit);

@@ -32,7 +32,7 @@ pub struct Oracle {
     entries: Vec<Bytes>,
     decided: BTreeMap<String, (Intent, u32)>,
     archived: BTreeMap<Place, String>,
-    /// Per key: intent and records of the first attempt to upload it.
+    /// Per key: intent and records of the first attempt to upload it, in the order that all attempts have.
     attempts: BTreeMap<String, (Option<String>, Vec<Place>)>,
 }
 
@@ -70,7 +70,10 @@ impl Oracle {
             }
         };
         let mut sorted = Vec::clone(&records);
-        sorted.sort_unstable();
+        // Of a plain file every attempt has the same bytes.
+        if index::codec_of_key(key) != Codec::None {
+            sorted.sort_unstable();
+        }
         let attempt = (intent_id.map(ToOwned::to_owned), sorted);
         match self.attempts.get(key) {
             Some(known) if *known != attempt => {
@@ -113,11 +116,10 @@ impl Oracle {
     }
 
     pub fn on_deleted(&mut self, world: &World, key: &str) {
-        if is_data(key) {
-            world.violation(format!("object {key} is deleted"));
-        }
         if is_log(key) {
             world.count("log entry cleaned");
+        } else {
+            world.violation(format!("object {key} is deleted"));
         }
     }
 
@@ -206,10 +208,8 @@ impl Oracle {
                     world.violation(format!("record {place:?} is in {other} and in {key}"));
                 }
             }
-            // Two attempts to upload a plain file may leave the data of one and the sidecar of the other, or none: only the
-            // data is promised.
             if index::codec_of_key(key) == Codec::None && !sidecar_fits(key, &objects.by_key, &object.records) {
-                world.count("sidecar that does not fit its data");
+                self.rule(world, format!("the sidecar of {key} does not fit its data"));
             }
         }
         for (number, partition) in (0..).zip(&topic.partitions) {

@@ -93,8 +93,7 @@ impl Plan {
         Self {
             connector: Arc::new(connector),
             mutation,
-            // Without metadata the sidecar says whose a plain file is, and it may be lost.
-            has_metadata: rng.chance(60) || codec == Codec::None,
+            has_metadata: rng.chance(60),
             snapshot_every: rng.pick(&[3, 5, 9, 20, 128]),
             budget_bytes: rng.pick(&[12_000, 40_000, 1 << 20, 1 << 24]),
             spool_bytes: rng.pick(&[1_500, 20_000, 1 << 24, 1 << 24]),
