@@ -124,8 +124,8 @@ impl History {
                 self.workers[chosen % count].crash();
             }
             55..=66 => {
-                let crossings = self.random(0, 25);
-                self.workers[chosen % count].process.crash_after(crossings);
+                let steps = self.random(0, 60);
+                self.workers[chosen % count].process.crash_after(steps);
             }
             67..=75 => {
                 let ms = match self.random(0, 2) {
@@ -139,7 +139,7 @@ impl History {
             76..=82 => self.workers[chosen % count].stop.cancel(),
             83..=85 => {
                 let by = self.random(0, 1_200_000) as i64 - 300_000;
-                self.world.count("clock jump");
+                self.world.count(if by < 0 { "clock jump back" } else { "clock jump forward" });
                 self.world.jump_clocks(by);
             }
             86..=89 => {

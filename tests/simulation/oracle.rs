@@ -14,6 +14,7 @@ use sluice::ledger::{Entry, Intent, State};
 
 use crate::kafka::{Produced, Topic};
 use crate::store::Object;
+use crate::workers::worker_id;
 use crate::world::World;
 
 /// Partition and offset.
@@ -30,6 +31,8 @@ pub struct Oracle {
     state: State,
     /// Bytes of each entry as it first landed; index is number - 1.
     entries: Vec<Bytes>,
+    /// The highest number that clean-up deleted.
+    cleaned_to: u64,
     decided: BTreeMap<String, (Intent, u32)>,
     archived: BTreeMap<Place, String>,
     /// Per key: intent and records of the first attempt to upload it, in the order that all attempts have.
@@ -38,6 +41,10 @@ pub struct Oracle {
 
 pub fn is_log(key: &str) -> bool {
     key.starts_with("_sluice/")
+}
+
+fn number_of(entry: &str) -> Option<u64> {
+    entry.rsplit('/').next().and_then(|name| name.parse().ok())
 }
 
 fn is_data(key: &str) -> bool {
@@ -115,9 +122,33 @@ impl Oracle {
         }
     }
 
+    /// The key was taken.
+    pub fn on_refused(&self, world: &World, key: &str, bytes: &Bytes, found: &Bytes) {
+        if !is_log(key) {
+            world.count(match (is_data(key), bytes == found) {
+                (true, _) => "object met itself",
+                (false, true) => "sidecar met itself",
+                (false, false) => "sidecar met that of another attempt",
+            });
+            return;
+        }
+        let Some(number) = number_of(key) else { return };
+        let (Ok(mine), Ok(other)) = (Stored::decode(number, bytes), Stored::decode(number, found)) else { return };
+        world.count(match (mine.step == other.step, mine.entry.is_takeover()) {
+            (true, _) => "entry met itself",
+            (false, true) => "takeover met another's entry",
+            (false, false) => "append met another's entry",
+        });
+        // What else was there is deleted.
+        if mine.step != other.step && number < self.cleaned_to {
+            world.count("late entry met a takeover below the cleaned ones");
+        }
+    }
+
     pub fn on_deleted(&mut self, world: &World, key: &str) {
         if is_log(key) {
             world.count("log entry cleaned");
+            self.cleaned_to = self.cleaned_to.max(number_of(key).unwrap_or(0));
         } else {
             world.violation(format!("object {key} is deleted"));
         }
@@ -130,6 +161,9 @@ impl Oracle {
         {
             world.count("object rebuilt by a successor");
         }
+        if self.state.owner.as_ref().is_some_and(|owner| owner.worker != worker_id(process)) {
+            world.count("object finished by a former owner");
+        }
         for &place in records {
             if let Some(other) = self.archived.insert(place, key.to_owned()) {
                 world.violation(format!("record {place:?} is in {other} and in {key}"));
@@ -138,7 +172,7 @@ impl Oracle {
     }
 
     fn on_entry(&mut self, world: &World, process: u32, key: &str, bytes: &Bytes) {
-        let Some(number) = key.rsplit('/').next().and_then(|name| name.parse::<u64>().ok()) else { return };
+        let Some(number) = number_of(key) else { return };
         let stored = match Stored::decode(number, bytes) {
             Ok(stored) => stored,
             Err(error) => return self.rule(world, format!("log entry {number}: {error}")),
@@ -171,8 +205,21 @@ impl Oracle {
                     }
                 }
             }
-            Entry::Takeover { .. } => world.count("takeover"),
-            Entry::Snapshot { .. } => world.count("snapshot"),
+            Entry::Takeover { .. } => {
+                world.count("takeover");
+                if !self.state.intents.is_empty() {
+                    world.count("takeover with pending intents");
+                }
+                if self.cleaned_to > 0 {
+                    world.count("takeover of a log that was cleaned");
+                }
+            }
+            Entry::Snapshot { state } => {
+                world.count("snapshot");
+                if !state.intents.is_empty() {
+                    world.count("snapshot with pending intents");
+                }
+            }
             Entry::Start { .. } => world.count("first start"),
             Entry::Partitions { .. } => world.count("new partitions"),
             Entry::Adopt { .. } => world.count("identity adopted"),

@@ -25,12 +25,13 @@ pub struct Process {
 #[derive(Debug)]
 struct State {
     frozen_until: Instant,
-    crossings_left: Option<u64>,
+    steps: u64,
+    dies_at: Option<u64>,
 }
 
 impl Process {
     pub fn new(id: u32, world: &Arc<World>, faulty: bool) -> Arc<Self> {
-        let state = State { frozen_until: Instant::now(), crossings_left: None };
+        let state = State { frozen_until: Instant::now(), steps: 0, dies_at: None };
         Arc::new(Self {
             id,
             world: Arc::clone(world),
@@ -40,9 +41,39 @@ impl Process {
         })
     }
 
-    /// It dies when it has crossed the border so many times more.
-    pub fn crash_after(&self, crossings: u64) {
-        self.state.lock().unwrap().crossings_left = Some(crossings);
+    /// It dies after so many steps more.
+    pub fn crash_after(&self, steps: u64) {
+        let mut state = self.state.lock().unwrap();
+        state.dies_at = Some(state.steps + steps);
+    }
+
+    /// Steps that it has made.
+    pub fn steps(&self) -> u64 {
+        self.state.lock().unwrap().steps
+    }
+
+    /// One step: it goes on past an await, or dies there.
+    fn step(&self) {
+        if self.dead.is_cancelled() {
+            return;
+        }
+        let mut state = self.state.lock().unwrap();
+        if state.dies_at.is_some_and(|at| state.steps >= at) {
+            drop(state);
+            self.dead.cancel();
+        } else {
+            state.steps += 1;
+        }
+    }
+
+    /// Runs what the process does, one poll a step, until it dies.
+    pub async fn live<T>(&self, life: impl Future<Output = T>) -> Option<T> {
+        let mut life = std::pin::pin!(life);
+        let life = std::future::poll_fn(|context| {
+            self.step();
+            if self.dead.is_cancelled() { std::task::Poll::Pending } else { life.as_mut().poll(context) }
+        });
+        self.dead.run_until_cancelled(life).await
     }
 
     pub fn freeze_until(&self, until: Instant) {
@@ -51,16 +82,7 @@ impl Process {
 
     /// Waits until something may cross the border; for ever in a dead process.
     pub async fn cross(&self) {
-        {
-            let mut state = self.state.lock().unwrap();
-            if let Some(left) = &mut state.crossings_left {
-                if *left == 0 {
-                    self.dead.cancel();
-                } else {
-                    *left -= 1;
-                }
-            }
-        }
+        self.step();
         loop {
             if self.dead.is_cancelled() {
                 std::future::pending::<()>().await;

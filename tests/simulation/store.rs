@@ -42,6 +42,14 @@ pub struct SimStore {
     pub has_metadata: bool,
 }
 
+/// Requests that change something.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Entry,
+    Object,
+    Delete,
+}
+
 /// What happens to one request.
 #[derive(Clone, Copy, Debug)]
 struct Fate {
@@ -54,7 +62,8 @@ struct Fate {
 }
 
 impl SimStore {
-    fn fate(&self) -> Fate {
+    /// Its fate; `kind` counts what changes something.
+    fn fate(&self, kind: Option<Kind>) -> Fate {
         let world = &self.process.world;
         let outage = world.elapsed_ms() < world.outage_until_ms.load(Ordering::Relaxed);
         let mut rng = world.rng();
@@ -73,23 +82,31 @@ impl SimStore {
             _ => rng.between(10_000, 400_000),
         };
         let timeout = rng.between(50, 5_000);
+        let count = |kinds: [&'static str; 3]| {
+            if let Some(kind) = kind {
+                world.count(kinds[kind as usize]);
+            }
+        };
         match rng.below(100) {
             0..=1 => Fate { lands: None, again: None, answer: Err((lands, Fault::Throttled { wait: None })) },
             2..=3 => Fate { lands: None, answer: Err((timeout, Fault::Transient)), ..normal },
             4..=6 => {
-                world.count("acknowledgement lost");
+                count(["lost answer to an entry", "lost answer to an object", "lost answer to a delete"]);
                 Fate { answer: Err((lands + timeout, Fault::Transient)), ..normal }
             }
             7..=10 => {
-                world.count("request landed late");
+                count(["late entry", "late object", "late delete"]);
                 Fate { lands: Some(late), answer: Err((timeout, Fault::Transient)), ..normal }
             }
             11..=12 => {
-                world.count("request duplicated");
+                count(["entry sent twice", "object sent twice", "delete sent twice"]);
                 Fate { again: Some(late), ..normal }
             }
             13..=15 => Fate { lands: Some(timeout), ..normal },
-            16 if rng.chance(10) => Fate { lands: None, again: None, answer: Err((lands, Fault::Denied)) },
+            16 if rng.chance(10) => {
+                world.count("store refuses");
+                Fate { lands: None, again: None, answer: Err((lands, Fault::Denied)) }
+            }
             _ => normal,
         }
     }
@@ -106,15 +123,24 @@ impl SimStore {
         effect: impl Fn(&World) -> T + Clone + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
         self.process.cross().await;
-        let fate = self.fate();
+        let kind = match (op, is_log(key)) {
+            ("delete", _) => Kind::Delete,
+            (_, true) => Kind::Entry,
+            _ => Kind::Object,
+        };
+        let fate = self.fate(Some(kind));
         let world = &self.process.world;
         let (sender, landed) = tokio::sync::oneshot::channel();
         if let Some(lands) = fate.lands {
-            let (world, effect) = (Arc::clone(world), effect);
+            let (world, effect, dead) = (Arc::clone(world), effect, self.process.dead.clone());
             let delay = Duration::from_millis(lands);
-            world.under_way(delay + Duration::from_millis(fate.again.unwrap_or(0)));
+            let late = Duration::from_millis(world.late_after_death_ms.load(Ordering::Relaxed));
+            world.under_way(delay + late + Duration::from_millis(fate.again.unwrap_or(0)));
             tokio::spawn(async move {
                 sleep(delay).await;
+                if dead.is_cancelled() {
+                    sleep(late).await;
+                }
                 // Nobody may be waiting any more.
                 let _ = sender.send(effect(&world));
                 if let Some(again) = fate.again {
@@ -141,7 +167,7 @@ impl SimStore {
     /// A request that changes nothing.
     async fn ask<T>(&self, op: &'static str, key: &str, answer: impl FnOnce(&Objects) -> T) -> Result<T, StoreError> {
         self.process.cross().await;
-        let fate = self.fate();
+        let fate = self.fate(None);
         let lands = fate.lands.unwrap_or(1).min(5_000);
         sleep(Duration::from_millis(lands)).await;
         let answer = answer(&self.process.world.objects());
@@ -169,9 +195,11 @@ fn create(
     intent_id: Option<&str>,
     records: &Arc<Vec<Place>>,
 ) -> Created {
+    let mut found = None;
     let created = {
         let mut objects = world.objects();
-        if objects.by_key.contains_key(key) {
+        if let Some(object) = objects.by_key.get(key) {
+            found = Some(object.bytes.clone());
             Created::Exists
         } else {
             objects.written += 1;
@@ -186,8 +214,9 @@ fn create(
         }
     };
     world.trace(format_args!("{process} creates {key}: {created:?}"));
-    if created == Created::New {
-        world.oracle().on_created(world, process, key, bytes, records);
+    match found {
+        None => world.oracle().on_created(world, process, key, bytes, records),
+        Some(found) => world.oracle().on_refused(world, key, bytes, &found),
     }
     created
 }

@@ -6,7 +6,7 @@
 use std::cell::RefCell;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sluice::api::metrics::TaskMetrics;
@@ -120,6 +120,20 @@ impl Plan {
         self
     }
 
+    /// Small files by size and by age, and a snapshot now and then.
+    pub fn of_small_files(rng: &mut Rng) -> Self {
+        let mut plan = Self::new(rng, Mutation::None);
+        let connector = Arc::make_mut(&mut plan.connector);
+        connector.start_from = StartFrom::Earliest;
+        connector.rotate = Rotate { max_bytes: 150, max_interval: Duration::from_secs(3) };
+        connector.on_error = OnError::DeadLetter;
+        plan.snapshot_every = 3;
+        plan.budget_bytes = 1 << 24;
+        plan.spool_bytes = 1 << 24;
+        plan.spool_fails = false;
+        plan
+    }
+
     pub fn starts_from_earliest(&self) -> bool {
         self.connector.start_from == StartFrom::Earliest
     }
@@ -166,8 +180,8 @@ impl Worker {
         let context = context(&process, plan, receiver);
         world.trace(format_args!("{id} starts, until {until}"));
         let ended = tokio::spawn({
-            let (dead, stop) = (process.dead.clone(), stop.clone());
-            async move { dead.run_until_cancelled(task::run(&context, until, stop)).await }
+            let (process, stop) = (Arc::clone(&process), stop.clone());
+            async move { process.live(task::run(&context, until, stop)).await }
         });
         Self { process, stop, topic_info, ended }
     }
@@ -184,7 +198,9 @@ fn context(process: &Arc<Process>, plan: &Plan, topic_info: watch::Receiver<Topi
     let log: Arc<dyn LogDoor> = Arc::new(StoreLog::new(Arc::clone(&store), LOG_PATH));
     let log = Mutated::wrap(plan.mutation, log, process);
     let (jobs, queue) = mpsc::channel(4);
-    tokio::spawn(compress(Arc::clone(process), queue, plan.spool_fails && process.faulty));
+    let (spool, budget) = (spool(plan.spool_bytes), Budget::new(plan.budget_bytes));
+    let limits = Limits { spool: Arc::downgrade(&spool), budget: budget.clone() };
+    tokio::spawn(compress(Arc::clone(process), queue, plan.spool_fails && process.faulty, limits));
     let (skew_ms, uploads, timeout) = {
         let mut rng = world.rng();
         let skew = if rng.chance(20) { rng.between(0, 7_200_000) as i64 - 3_600_000 } else { 0 };
@@ -200,8 +216,8 @@ fn context(process: &Arc<Process>, plan: &Plan, topic_info: watch::Receiver<Topi
         store,
         log,
         pool: CompressPool::over(jobs),
-        spool: spool(plan.spool_bytes),
-        budget: Budget::new(plan.budget_bytes),
+        spool,
+        budget,
         uploads: Arc::new(Semaphore::new(uploads as usize)),
         environment: Environment { clock, random: Arc::new(SimRandom(Arc::clone(world))) },
         status: Arc::new(TaskStatus::new("sim", TOPIC, 0)),
@@ -233,8 +249,25 @@ fn spool(max_bytes: u64) -> Arc<Spool> {
     })
 }
 
+/// What a worker's memory and disk are held to.
+struct Limits {
+    spool: Weak<Spool>,
+    budget: Budget,
+}
+
+impl Limits {
+    fn count(&self, world: &World) {
+        if self.spool.upgrade().is_some_and(|spool| spool.used_bytes() > spool.max_bytes()) {
+            world.count("spool over its limit");
+        }
+        if self.budget.used_bytes() > self.budget.max_bytes() {
+            world.count("memory over its limit");
+        }
+    }
+}
+
 /// Runs the jobs of a worker's pool, each after a time of its own, so that frames get ready out of order.
-async fn compress(process: Arc<Process>, mut jobs: mpsc::Receiver<Job>, fails: bool) {
+async fn compress(process: Arc<Process>, mut jobs: mpsc::Receiver<Job>, fails: bool, limits: Limits) {
     thread_local! {
         static ENCODERS: RefCell<Encoders> = RefCell::default();
     }
@@ -245,9 +278,11 @@ async fn compress(process: Arc<Process>, mut jobs: mpsc::Receiver<Job>, fails: b
             (delay, fails && rng.chance(5))
         };
         let process = Arc::clone(&process);
+        limits.count(&process.world);
         tokio::spawn(async move {
             sleep(Duration::from_millis(delay)).await;
             if process.dead.is_cancelled() {
+                process.world.count("work in the pool lost");
                 return;
             }
             if fails {
@@ -261,7 +296,7 @@ async fn compress(process: Arc<Process>, mut jobs: mpsc::Receiver<Job>, fails: b
     }
 }
 
-fn worker_id(id: u32) -> String {
+pub fn worker_id(id: u32) -> String {
     format!("worker-{id}")
 }
 

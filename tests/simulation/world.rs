@@ -75,6 +75,8 @@ pub struct World {
     landed_by: Mutex<Instant>,
     clock_jump_ms: AtomicI64,
     pub outage_until_ms: AtomicU64,
+    /// What a process has sent lands so much later when it is dead by then.
+    pub late_after_death_ms: AtomicU64,
     /// The store takes the log's entries and no objects.
     pub uploads_fail: AtomicBool,
 }
@@ -98,6 +100,7 @@ impl World {
             landed_by: Mutex::new(Instant::now()),
             clock_jump_ms: AtomicI64::new(0),
             outage_until_ms: AtomicU64::new(0),
+            late_after_death_ms: AtomicU64::new(0),
             uploads_fail: AtomicBool::new(false),
         })
     }
