@@ -223,7 +223,10 @@ impl Oracle {
             Entry::Start { .. } => world.count("first start"),
             Entry::Partitions { .. } => world.count("new partitions"),
             Entry::Adopt { .. } => world.count("identity adopted"),
+            Entry::Cut { .. } => world.count("settings cut"),
             Entry::Settings { .. } => world.count("settings changed"),
+            Entry::Reset { .. } => world.count("offsets reset"),
+            Entry::Closed { .. } => world.count("log closed"),
         }
         let topic = world.kafka();
         for (&partition, low) in &self.state.lows {
@@ -292,7 +295,10 @@ impl std::fmt::Debug for Short<'_> {
             Entry::Start { lows, .. } => write!(f, "start {lows:?}"),
             Entry::Partitions { lows, .. } => write!(f, "partitions {lows:?}"),
             Entry::Adopt { identity } => write!(f, "adopt {identity:?}"),
+            Entry::Cut { offsets, .. } => write!(f, "cut {offsets:?}"),
             Entry::Settings { settings, .. } => write!(f, "settings {}", settings.hash),
+            Entry::Reset { partitions, .. } => write!(f, "reset {partitions:?}"),
+            Entry::Closed { next, .. } => write!(f, "closed for {next}"),
             Entry::Commit(commit) => {
                 f.write_str("commit")?;
                 for intent in &commit.seal {

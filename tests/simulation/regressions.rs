@@ -80,7 +80,7 @@ fn core() -> (Core, u64) {
     let lows = BTreeMap::from([(0, 0)]);
     let identity = Identity::default();
     state.apply(&stored(2, Entry::Start { settings: settings.record.clone(), identity, lows, time_ms: 0 })).unwrap();
-    (Core::new(settings, state, &HashSet::new(), BTreeMap::new(), 0, 0), 3)
+    (Core::new(settings, state, &[0], &HashSet::new(), BTreeMap::new(), 0, 0), 3)
 }
 
 fn stored(number: u64, entry: Entry) -> Stored {
