@@ -14,7 +14,6 @@ mod check;
 mod completions;
 mod logging;
 mod probe;
-mod redis_ping;
 pub mod rotation;
 mod run;
 mod status;

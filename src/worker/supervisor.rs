@@ -14,8 +14,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::connector::Connector;
 use super::layout::{self, LayoutError};
+use super::places::Place;
 use crate::api::metrics::TaskMetrics;
 use crate::cli::Exit;
+use crate::cluster::TaskName;
+use crate::log::journal::LogError;
 use crate::pipeline::source::{SourceError, TopicInfo};
 use crate::task::error::Remedy;
 use crate::task::status::{TaskState, TaskStatus};
@@ -26,7 +29,17 @@ const RESTART_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 /// A task that ran this long has earned the short wait again.
 const HEALTHY_AFTER_MS: i64 = 5 * 60 * 1000;
 
-/// Runs a task, again where that helps, until the worker stops.
+/// One task of one connector, and who hears of it.
+struct Supervised {
+    connector: Arc<Connector>,
+    topic: String,
+    task: u32,
+    topic_info: watch::Receiver<TopicInfo>,
+    status: Arc<TaskStatus>,
+    metrics: Arc<TaskMetrics>,
+}
+
+/// Runs a task while it may run here, again where that helps, until the worker stops.
 pub async fn keep(
     connector: Arc<Connector>,
     topic: String,
@@ -34,72 +47,159 @@ pub async fn keep(
     topic_info: watch::Receiver<TopicInfo>,
     stop: CancellationToken,
 ) -> Exit {
-    let shared = &connector.shared;
-    let name = connector.config.name.clone();
-    let status = Arc::new(TaskStatus::new(&name, &topic, task));
+    let shared = Arc::clone(&connector.shared);
+    let name = TaskName::new(&connector.config.name, &topic, task);
+    let status = Arc::new(TaskStatus::new(&name.connector, &topic, task));
+    let metrics = Arc::new(TaskMetrics::new(&name.connector, &topic, task));
     shared.board.add_task(Arc::clone(&status));
-    // A canary takes at most so many tasks; the others stay unassigned.
-    let slot = tokio::select! {
-        biased;
-        () = stop.cancelled() => return Exit::Done,
-        slot = shared.task_slots.acquire() => slot,
-    };
-    let metrics = Arc::new(TaskMetrics::new(&name, &topic, task));
-    let mut wait = RESTART_WAITS.0;
+    shared.places.offer(&name);
+    let supervised = Supervised { connector, topic, task, topic_info, status, metrics };
     loop {
-        let started_ms = shared.environment.clock.now_ms();
-        let context = tokio::select! {
+        let place = tokio::select! {
             biased;
             () = stop.cancelled() => return Exit::Done,
-            context = TaskContext::of(&connector, &topic, task, &status, &metrics, &topic_info) => context,
+            place = shared.places.take(&name, |why| supervised.wait_for(why)) => place,
         };
-        let ended = match context {
-            Ok(context) => {
-                metrics.set_failed(false);
-                let running = task::run(&context, shared.options.until_caught_up, stop.clone());
-                // What was half done in memory is thrown away with the task; its log is in order.
-                AssertUnwindSafe(running)
-                    .catch_unwind()
-                    .await
-                    .unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())))
+        let place = match place {
+            Ok(place) => place,
+            Err(why) => {
+                tracing::error!(task = %name, "the task can't be run: {why}");
+                supervised.wait_for(&why);
+                return Exit::Unreachable;
             }
-            Err(LayoutError::Store(error)) => Err(TaskError::Store(error)),
-            Err(LayoutError::Conflict(message)) => Err(TaskError::Conflict(message)),
+        };
+        if let Some(exit) = supervised.run(place, &stop).await {
+            return exit;
+        }
+    }
+}
+
+impl Supervised {
+    fn wait_for(&self, why: &str) {
+        self.status.set_state(TaskState::Unassigned, Some(why.to_owned()), None);
+    }
+
+    /// Runs the task in its place. `None`: the place is gone, the worker goes on.
+    async fn run(&self, place: Place, stop: &CancellationToken) -> Option<Exit> {
+        let (connector, topic, task) = (self.connector.config.name.as_str(), self.topic.as_str(), self.task);
+        let until_caught_up = self.connector.shared.options.until_caught_up;
+        let stop_here = stop.child_token();
+        let ended = {
+            let mut work = std::pin::pin!(self.work(&stop_here));
+            tokio::select! {
+                biased;
+                ended = &mut work => ended,
+                () = place.revoked() => {
+                    tracing::info!(connector, topic, task, "the task is another worker's now, or about to be: it stops here");
+                    stop_here.cancel();
+                    work.await
+                }
+            }
         };
         let error = match ended {
             Ok(end) => {
-                tracing::info!(connector = name, topic, task, ?end, "task ended");
-                status.set_state(TaskState::Stopped, None, None);
-                drop(slot);
-                return match end {
-                    End::CaughtUp | End::Stopped | End::CutShort => Exit::Done,
-                };
+                tracing::info!(connector, topic, task, ?end, "task ended");
+                let given_up = !stop.is_cancelled() && end != End::CaughtUp;
+                if !given_up {
+                    self.status.set_state(TaskState::Stopped, None, None);
+                    return Some(Exit::Done);
+                }
+                self.left();
+                if until_caught_up {
+                    self.wait_for("another worker of the group took its lease");
+                    return Some(Exit::Unreachable);
+                }
+                return None;
             }
             Err(error) => error,
         };
-        let remedy = error.remedy();
-        tracing::error!(connector = name, topic, task, advice = error.advice(), "task failed: {error}");
-        if remedy == Remedy::Restart && !shared.options.until_caught_up {
-            status.set_state(TaskState::Restarting, Some(error.to_string()), Some(error.advice()));
+        let (remedy, advice) = (error.remedy(), error.advice());
+        tracing::error!(connector, topic, task, advice, "task failed: {error}");
+        let state = if remedy == Remedy::Leave { TaskState::Unassigned } else { TaskState::Failed };
+        self.metrics.set_failed(state == TaskState::Failed);
+        self.status.set_state(state, Some(error.to_string()), Some(advice));
+        match place {
+            _ if until_caught_up => {}
+            // The lease says whether it comes back, the log has said that it is another's now.
+            Place::Group(turn) if remedy == Remedy::Leave => {
+                self.left();
+                turn.fenced(fencing_worker(&error));
+                return None;
+            }
+            // Other tasks go on; this one shows why it does not, until the worker stops or another one may try it.
+            place => tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = place.revoked() => {
+                    self.left();
+                    return None;
+                }
+            },
+        }
+        Some(exit_of(&error))
+    }
+
+    /// Starts the task, again after failures that may pass.
+    async fn work(&self, stop: &CancellationToken) -> Result<End, TaskError> {
+        let shared = &self.connector.shared;
+        let mut wait = RESTART_WAITS.0;
+        loop {
+            let started_ms = shared.environment.clock.now_ms();
+            let context = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(End::Stopped),
+                context = TaskContext::of(
+                    &self.connector,
+                    &self.topic,
+                    self.task,
+                    &self.status,
+                    &self.metrics,
+                    &self.topic_info,
+                ) => context,
+            };
+            let ended = match context {
+                Ok(context) => {
+                    self.metrics.set_failed(false);
+                    let running = task::run(&context, shared.options.until_caught_up, stop.clone());
+                    // What was half done in memory is thrown away with the task; its log is in order.
+                    AssertUnwindSafe(running)
+                        .catch_unwind()
+                        .await
+                        .unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())))
+                }
+                Err(LayoutError::Store(error)) => Err(TaskError::Store(error)),
+                Err(LayoutError::Conflict(message)) => Err(TaskError::Conflict(message)),
+            };
+            let error = match ended {
+                Err(error) if error.remedy() == Remedy::Restart && !shared.options.until_caught_up => error,
+                decided => return decided,
+            };
+            let (connector, topic, task) = (&self.connector.config.name, &self.topic, self.task);
+            tracing::error!(connector, topic, task, advice = error.advice(), "task failed: {error}");
+            self.status.set_state(TaskState::Restarting, Some(error.to_string()), Some(error.advice()));
             let healthy = shared.environment.clock.now_ms() - started_ms > HEALTHY_AFTER_MS;
             wait = if healthy { RESTART_WAITS.0 } else { wait };
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Exit::Done,
+                () = stop.cancelled() => return Ok(End::Stopped),
                 () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(RESTART_WAITS.1);
-            continue;
         }
-        let state = if remedy == Remedy::Leave { TaskState::Unassigned } else { TaskState::Failed };
-        metrics.set_failed(state == TaskState::Failed);
-        status.set_state(state, Some(error.to_string()), Some(error.advice()));
-        drop(slot);
-        if !shared.options.until_caught_up {
-            // Other tasks go on; this one shows why it does not until the worker stops.
-            stop.cancelled().await;
-        }
-        return exit_of(&error);
+    }
+
+    /// What was shown of the task is another worker's to show.
+    fn left(&self) {
+        self.status.leave();
+        self.metrics.leave(self.connector.shared.environment.clock.now_ms());
+    }
+}
+
+/// The worker that the log names.
+fn fencing_worker(error: &TaskError) -> &str {
+    match error {
+        TaskError::Log(LogError::Fenced { by, .. }) => by,
+        _ => "unknown",
     }
 }
 
