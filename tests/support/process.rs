@@ -137,30 +137,36 @@ impl Running {
 
     /// kill -TERM, and how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success());
+        self.signal("TERM");
         self.child.wait().unwrap()
+    }
+
+    /// Sends a signal by its name without SIG.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -s {name}: {status}");
     }
 
     /// Waits until this worker's log says `text`; panics when it ends before, or after a minute.
     pub fn wait_for(&mut self, text: &str) {
+        let (log, before) = (self.log.clone(), self.before);
+        self.wait_until(text, || log_from(&log, before).contains(text));
+    }
+
+    /// Waits until something is so while this worker runs; panics when it ends before, or after a minute.
+    pub fn wait_until(&mut self, what: &str, mut so: impl FnMut() -> bool) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        loop {
-            if self.log().contains(text) {
-                return;
-            }
+        while !so() {
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the worker ended ({ended:?}) before {text:?}: {}", self.last_lines());
-            assert!(std::time::Instant::now() < deadline, "no {text:?} within a minute: {}", self.last_lines());
+            assert!(ended.is_none(), "the worker ended ({ended:?}) before {what:?}: {}", self.last_lines());
+            assert!(std::time::Instant::now() < deadline, "no {what:?} within a minute: {}", self.last_lines());
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
 
     /// What this worker logged.
     pub fn log(&self) -> String {
-        let bytes = fs::read(&self.log).unwrap_or_default();
-        let from = usize::try_from(self.before).unwrap().min(bytes.len());
-        String::from_utf8_lossy(&bytes[from..]).into_owned()
+        log_from(&self.log, self.before)
     }
 
     pub fn last_lines(&self) -> String {
@@ -175,6 +181,12 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn log_from(log: &Path, before: u64) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let from = usize::try_from(before).unwrap().min(bytes.len());
+    String::from_utf8_lossy(&bytes[from..]).into_owned()
 }
 
 fn tool(name: &str) -> PathBuf {
