@@ -126,15 +126,19 @@ impl Supervised {
                 turn.fenced(fencing_worker(&error));
                 return None;
             }
-            // Other tasks go on; this one shows why it does not, until the worker stops or another one may try it.
-            place => tokio::select! {
+            // Other tasks go on; this one shows why it does not until the worker stops, or until another one may try it.
+            Place::Group(turn) => tokio::select! {
                 biased;
                 () = stop.cancelled() => {}
-                () = place.revoked() => {
+                () = turn.revoked() => {
                     self.left();
                     return None;
                 }
             },
+            Place::Alone(slot) => {
+                drop(slot);
+                stop.cancelled().await;
+            }
         }
         Some(exit_of(&error))
     }
