@@ -19,7 +19,7 @@ use crate::log::store_log::StoreLog;
 use crate::pipeline::source::{SourceError, TopicInfo};
 use crate::store::observed::Observed;
 use crate::store::retrying::retrying;
-use crate::store::{Depth, Store, StoreError};
+use crate::store::{ByteRange, Depth, Store, StoreError};
 
 /// How often topics and partitions are looked for.
 const TOPICS_EVERY: Duration = Duration::from_secs(30);
@@ -154,9 +154,12 @@ async fn check_state_is_there(
 ) -> Result<(), (Exit, String)> {
     let unreachable = |error: StoreError| (Exit::Unreachable, error.to_string());
     let environment = &shared.environment;
-    if !layout::is_begun(data, environment, connector).await.map_err(unreachable)?
-        || layout::is_begun(state, environment, connector).await.map_err(unreachable)?
-    {
+    let key = layout::marker_key(connector);
+    let marker = retrying(environment, || data.get(&key, ByteRange::All, None)).await.map_err(unreachable)?;
+    // A marker that can't be read, or names another place, is told by whoever claims the prefix.
+    let marker = marker.and_then(|got| serde_json::from_slice::<layout::Marker>(&got.bytes).ok());
+    let lies_there = marker.is_some_and(|marker| marker.state.as_deref() == Some(state.url()));
+    if !lies_there || layout::is_begun(state, environment, connector).await.map_err(unreachable)? {
         return Ok(());
     }
     // Where the first start was cut short between the two markers there is no data yet.
