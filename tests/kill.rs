@@ -162,6 +162,39 @@ async fn minio_survives_kills() {
     tokio::task::spawn_blocking(move || survives_kills(&kafka, &sink, &jam)).await.unwrap();
 }
 
+/// `tasks_max` and settings that shape content change again and again under load, each second time by a worker that is killed
+/// while it changes them.
+#[test]
+fn changes_of_tasks_max_and_settings_survive_kills() {
+    let Some(kafka) = service("SLUICE_TEST_KAFKA") else { return };
+    let topic = name("change");
+    let setup = Setup::new(&kafka, &topic, &Sink::File, SETTINGS);
+    let manifest = setup.path("manifest.json");
+    let mut producer = produce(&kafka, &topic, 120_000, Some(8_000), &manifest);
+    let settings =
+        |tasks_max: u32, bucket: &str| format!("{SETTINGS}tasks_max: {tasks_max}\ntime: {{ bucket: {bucket} }}\n");
+    let changes = [(1, "1d"), (3, "1d"), (2, "none"), (2, "1h"), (4, "1h"), (1, "none"), (3, "none"), (2, "1d")];
+    for (round, (tasks_max, bucket)) in changes.into_iter().enumerate() {
+        setup.write_connector(&settings(tasks_max, bucket));
+        let mut running = setup.start(&[], "changed.log");
+        if round % 2 == 0 && round > 0 {
+            running.wait_for("tasks_max changed");
+        } else {
+            running.wait_for("task taken over");
+        }
+        std::thread::sleep(Duration::from_millis(getrandom::u64().unwrap() % 1500));
+        running.kill();
+    }
+    assert!(producer.wait().unwrap().success());
+    setup.write_connector(&settings(1, "1d"));
+    setup.archive_to_the_end();
+    setup.verify(&manifest);
+    let log = fs::read_to_string(setup.path("changed.log")).unwrap();
+    let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    println!("{} changes of tasks_max, {} of settings", count("tasks_max changed"), count("settings changed"));
+    assert!(count("tasks_max changed") >= 3, "{log}");
+}
+
 #[test]
 fn a_stop_leaves_no_small_files_and_loses_nothing() {
     let Some(kafka) = service("SLUICE_TEST_KAFKA") else { return };

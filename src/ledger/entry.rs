@@ -154,8 +154,13 @@ pub enum Entry {
     Partitions { lows: BTreeMap<i32, i64>, time_ms: i64 },
     /// What the first start could not tell of the identity; only what was unknown may become known.
     Adopt { identity: Identity },
-    /// Other settings from here on. Below low everything is in the store, at or above it nothing was decided.
+    /// Where the present settings or the present mapping end: what lies at or above these offsets belongs to the next ones and
+    /// is not read before low has reached them all. Chosen once.
+    Cut { offsets: BTreeMap<i32, i64>, time_ms: i64 },
+    /// Other settings from here on; ends a cut. Below low everything is in the store, at or above it nothing was decided.
     Settings { settings: SettingsRecord, time_ms: i64 },
+    /// The topic's partitions are shared out anew, as mapping `next` says: nothing but Takeovers may follow.
+    Closed { next: u32, time_ms: i64 },
     /// Seals, completions and lows.
     Commit(Commit),
     /// The whole state; entries below it may be deleted, Takeovers excepted.

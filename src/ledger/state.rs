@@ -43,6 +43,12 @@ pub struct State {
     pub marks: BTreeMap<Lane, BTreeMap<i32, i64>>,
     /// Decided, not yet known to be in the store; in the order of their ids.
     pub intents: BTreeMap<IntentId, Pending>,
+    /// Offsets at which the present settings or mapping end, while what lies below is still being finished.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub cut: Option<BTreeMap<i32, i64>>,
+    /// The mapping that follows this log.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub closed: Option<u32>,
     /// Numbers of all Takeovers: they are never deleted, so that a late append of any age collides.
     pub takeovers: Vec<u64>,
 }
@@ -72,6 +78,17 @@ impl State {
     pub fn is_settled(&self) -> bool {
         let above_low = |(partition, mark): (&i32, &i64)| self.low(*partition).is_none_or(|low| *mark > low);
         self.intents.is_empty() && !self.marks.values().flatten().any(above_low)
+    }
+
+    /// The least offsets at which a cut can be: per partition the first that nothing decided reaches.
+    pub fn least_cut(&self) -> BTreeMap<i32, i64> {
+        let mut offsets: BTreeMap<i32, i64> = self.lows.iter().map(|(&p, low)| (p, low.offset)).collect();
+        for (partition, mark) in self.marks.values().flatten() {
+            if let Some(offset) = offsets.get_mut(partition) {
+                *offset = (*offset).max(*mark);
+            }
+        }
+        offsets
     }
 
     /// What a snapshot holds: the state without marks that low has passed.
@@ -121,6 +138,9 @@ impl State {
     }
 
     fn apply_owned(&mut self, number: u64, entry: &Entry) -> Result<(), String> {
+        if let Some(next) = self.closed {
+            return Err(format!("follows the end of this log: mapping {next} took its place"));
+        }
         match entry {
             Entry::Takeover { .. } => Ok(()),
             Entry::Start { settings, identity, lows, time_ms } => {
@@ -135,6 +155,9 @@ impl State {
                 if !self.is_started() {
                     return Err("partitions before the start".to_owned());
                 }
+                if self.cut.is_some() {
+                    return Err("partitions within a cut".to_owned());
+                }
                 self.add_partitions(lows, *time_ms)
             }
             Entry::Adopt { identity } => self.adopt(identity),
@@ -142,7 +165,15 @@ impl State {
                 if !self.is_started() {
                     return Err("settings before the start".to_owned());
                 }
+                self.check_settled("other settings")?;
                 self.settings = Some(settings.clone());
+                self.cut = None;
+                Ok(())
+            }
+            Entry::Cut { offsets, .. } => self.begin_cut(offsets),
+            Entry::Closed { next, .. } => {
+                self.check_settled("the end of the log")?;
+                self.closed = Some(*next);
                 Ok(())
             }
             Entry::Commit(commit) => self.apply_commit(number, commit),
@@ -156,6 +187,33 @@ impl State {
                 Ok(())
             }
         }
+    }
+
+    fn check_settled(&self, what: &str) -> Result<(), String> {
+        if self.is_settled() {
+            return Ok(());
+        }
+        Err(format!("{what} while records that were decided are not all in the store"))
+    }
+
+    fn begin_cut(&mut self, offsets: &BTreeMap<i32, i64>) -> Result<(), String> {
+        if self.cut.is_some() {
+            return Err("a second cut".to_owned());
+        }
+        let least = self.least_cut();
+        if !least.keys().eq(offsets.keys()) {
+            return Err("a cut that does not name each partition".to_owned());
+        }
+        if let Some((partition, offset)) = offsets.iter().find(|(p, offset)| least.get(p).is_some_and(|l| l > offset)) {
+            return Err(format!("a cut of partition {partition} at offset {offset}, below what was decided"));
+        }
+        self.cut = Some(offsets.clone());
+        Ok(())
+    }
+
+    /// The end of what may be decided in a partition.
+    fn cut_of(&self, partition: i32) -> i64 {
+        self.cut.as_ref().and_then(|cut| cut.get(&partition)).copied().unwrap_or(i64::MAX)
     }
 
     fn adopt(&mut self, identity: &Identity) -> Result<(), String> {
@@ -215,6 +273,9 @@ impl State {
                     range.first
                 ));
             }
+            if range.last >= self.cut_of(partition) {
+                return Err(format!("intent {id} reaches partition {partition} offset {}, past the cut", range.last));
+            }
             if range.last < range.first || range.count == 0 || range.count - 1 > range.last.abs_diff(range.first) {
                 return Err(format!(
                     "intent {id} claims {} records of partition {partition} from {} to {}",
@@ -240,6 +301,9 @@ impl State {
             && first < offset
         {
             return Err(format!("low of partition {partition} moves to {offset}, past {first} of pending intent {id}"));
+        }
+        if offset > self.cut_of(partition) {
+            return Err(format!("low of partition {partition} moves to {offset}, past the cut"));
         }
         let Some(low) = self.lows.get_mut(&partition) else {
             return Err(format!("low of partition {partition}, which the task does not own"));

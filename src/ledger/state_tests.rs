@@ -265,3 +265,68 @@ mod algebra {
         }
     }
 }
+
+fn cut(offsets: &[(i32, i64)]) -> Entry {
+    Entry::Cut { offsets: offsets.iter().copied().collect(), time_ms: 1 }
+}
+
+fn other_settings() -> Entry {
+    Entry::Settings { settings: SettingsRecord::new(serde_json::json!({"format": "json"})), time_ms: 1 }
+}
+
+#[test]
+fn a_cut_lies_where_nothing_decided_reaches_and_ends_with_new_settings() {
+    let mut log = Log::started(&[(0, 5), (1, 0)]);
+    let a = intent("a", &[(0, 5, 9)]);
+    log.commit(std::slice::from_ref(&a), &[], &[]);
+    assert_eq!(log.fold().unwrap().least_cut(), [(0, 10), (1, 0)].into());
+    log.push(cut(&[(0, 10), (1, 0)]));
+    let b = intent("b", &[(0, 6, 8)]);
+    log.commit(std::slice::from_ref(&b), &[&a, &b], &[(0, 10)]);
+    log.push(other_settings());
+    let state = log.fold().unwrap();
+    assert_eq!((state.cut, state.settings.unwrap().content["format"].as_str()), (None, Some("json")));
+}
+
+#[test]
+fn nothing_is_decided_past_a_cut() {
+    let a = intent("a", &[(0, 5, 9)]);
+    let case = |offsets: &[(i32, i64)], build: &dyn Fn(&mut Log)| {
+        let mut log = Log::started(&[(0, 5), (1, 0)]);
+        log.commit(std::slice::from_ref(&a), &[], &[]);
+        log.push(cut(offsets));
+        build(&mut log);
+        log.broken_rule()
+    };
+    let least = [(0, 10), (1, 0)];
+    assert!(case(&[(0, 9), (1, 0)], &|_| {}).contains("below what was decided"));
+    assert!(case(&[(0, 10)], &|_| {}).contains("each partition"));
+    assert!(case(&least, &|log| log.push(cut(&least))).contains("second cut"));
+    assert!(case(&least, &|log| log.commit(&[intent("b", &[(0, 6, 10)])], &[], &[])).contains("past the cut"));
+    assert!(case(&least, &|log| log.commit(&[], &[&a], &[(0, 11)])).contains("past the cut"));
+    assert!(case(&least, &|log| log.push(other_settings())).contains("not all in the store"));
+    let new = Entry::Partitions { lows: [(7, 0)].into(), time_ms: 1 };
+    assert!(case(&least, &|log| log.push(new.clone())).contains("within a cut"));
+}
+
+#[test]
+fn a_closed_log_takes_takeovers_only() {
+    let closed = Entry::Closed { next: 2, time_ms: 1 };
+    let mut log = Log::started(&[(0, 5)]);
+    log.commit(&[intent("a", &[(0, 5, 9)])], &[], &[]);
+    log.push(closed.clone());
+    assert!(log.broken_rule().contains("not all in the store"));
+    let mut log = Log::started(&[(0, 5)]);
+    log.push(closed.clone());
+    log.push(Entry::Takeover { worker: "w".to_owned(), time_ms: 1 });
+    assert_eq!(log.fold().unwrap().closed, Some(2));
+    log.commit(&[], &[], &[(0, 6)]);
+    assert!(log.broken_rule().contains("mapping 2 took its place"));
+    // Also one that never began.
+    let mut log = Log(Vec::new());
+    log.push(Entry::Takeover { worker: "w".to_owned(), time_ms: 1 });
+    log.push(closed);
+    assert_eq!(log.fold().unwrap().closed, Some(2));
+    log.push(log_start(&[(0, 0)]));
+    assert!(log.broken_rule().contains("mapping 2"));
+}

@@ -10,6 +10,7 @@
 //! unfinished multipart upload, deleted by the bucket's lifecycle rule.
 
 pub mod core;
+pub mod cut;
 pub mod driver;
 pub mod error;
 pub mod files;
@@ -17,5 +18,5 @@ pub mod opening;
 pub mod settings;
 pub mod status;
 
-pub use driver::{End, TaskContext, run};
+pub use driver::{End, Origin, TaskContext, close, run};
 pub use error::TaskError;

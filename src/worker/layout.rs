@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Environment;
 use crate::store::retrying::retrying;
 use crate::store::{Body, ByteRange, Created, Depth, Store, StoreError};
+use crate::task::Origin;
 
 /// Everything of ours below a sink's prefix that is not data.
 pub const STATE_FOLDER: &str = "_sluice";
@@ -39,6 +40,9 @@ pub struct Marker {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
     pub tasks_max: u32,
+    /// Where the mapping before this one ended; `None` for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// Why a prefix can't be used.
@@ -55,8 +59,12 @@ pub fn marker_key(connector: &str) -> String {
     format!("{STATE_FOLDER}/{connector}/created")
 }
 
+fn mapping_prefix(connector: &str, topic: &str) -> String {
+    format!("{STATE_FOLDER}/{connector}/{topic}/mapping-")
+}
+
 fn mapping_key(connector: &str, topic: &str, number: u32) -> String {
-    format!("{STATE_FOLDER}/{connector}/{topic}/mapping-{number:08}")
+    format!("{}{number:08}", mapping_prefix(connector, topic))
 }
 
 /// The folder of a task's log.
@@ -157,28 +165,60 @@ fn same_owner(store: &dyn Store, found: &Marker, mine: &Marker) -> Result<(), La
     )))
 }
 
-/// The number of the topic's mapping; made at the first start.
+/// The topic's newest mapping and its number; the first is made at the first start.
 ///
 /// # Errors
-/// The topic was archived with another `tasks_max`.
+/// The store refuses, or a mapping is damaged.
 pub async fn mapping(
     store: &dyn Store,
     environment: &Environment,
     connector: &str,
     topic: &str,
     tasks_max: u32,
-) -> Result<u32, LayoutError> {
-    let number = 1;
-    let key = mapping_key(connector, topic, number);
-    let found: Mapping = create_or_read(store, environment, &key, &Mapping { tasks_max }).await?;
-    if found.tasks_max != tasks_max {
-        return Err(LayoutError::Conflict(format!(
-            "topic {topic} of connector {connector} was begun with tasks_max {}, now it is {tasks_max}: set it back, or archive \
-             under a new connector name and prefix",
-            found.tasks_max
-        )));
+) -> Result<(u32, Mapping), LayoutError> {
+    let number = newest_mapping(store, environment, connector, topic).await?.unwrap_or(1);
+    let first = Mapping { tasks_max, origin: None };
+    let found = create_mapping(store, environment, connector, topic, number, &first).await?;
+    Ok((number, found))
+}
+
+/// The number of the topic's newest mapping.
+///
+/// # Errors
+/// The store refuses.
+pub async fn newest_mapping(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    topic: &str,
+) -> Result<Option<u32>, LayoutError> {
+    let prefix = mapping_prefix(connector, topic);
+    let mut newest = None;
+    let mut after: Option<String> = None;
+    loop {
+        let page = retrying(environment, || store.list(&prefix, Depth::Folder, after.as_deref(), 1000)).await?;
+        let numbers = page.objects.iter().filter_map(|object| object.key.strip_prefix(&prefix)?.parse::<u32>().ok());
+        newest = newest.max(numbers.max());
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(newest),
+        }
     }
-    Ok(number)
+}
+
+/// Creates a mapping, or reads the one that is there.
+///
+/// # Errors
+/// The store refuses, or the mapping that is there is damaged.
+pub async fn create_mapping(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    topic: &str,
+    number: u32,
+    mapping: &Mapping,
+) -> Result<Mapping, LayoutError> {
+    create_or_read(store, environment, &mapping_key(connector, topic, number), mapping).await
 }
 
 async fn create_or_read<T: Serialize + for<'de> Deserialize<'de>>(

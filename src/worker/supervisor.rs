@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connector::Connector;
-use super::layout::{self, LayoutError};
+use super::layout::Mapping;
+use super::mapping::{self, Seen};
 use super::places::Place;
 use crate::api::metrics::TaskMetrics;
 use crate::cli::Exit;
@@ -29,63 +30,75 @@ const RESTART_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 /// A task that ran this long has earned the short wait again.
 const HEALTHY_AFTER_MS: i64 = 5 * 60 * 1000;
 
-/// One task of one connector, and who hears of it.
-struct Supervised {
-    connector: Arc<Connector>,
-    topic: String,
-    task: u32,
-    topic_info: watch::Receiver<TopicInfo>,
-    status: Arc<TaskStatus>,
-    metrics: Arc<TaskMetrics>,
+/// One task of a connector, as its worker sees it.
+#[derive(Debug)]
+pub struct Task {
+    pub connector: Arc<Connector>,
+    pub topic: String,
+    pub task: u32,
+    pub status: Arc<TaskStatus>,
+    pub metrics: Arc<TaskMetrics>,
+    pub topic_info: watch::Receiver<TopicInfo>,
+    /// Held by the task that looks at the topic's mapping or changes it: the newest that had this worker's `tasks_max`.
+    pub changing_mapping: Arc<Mutex<Option<u32>>>,
 }
 
 /// Runs a task while it may run here, again where that helps, until the worker stops.
-pub async fn keep(
-    connector: Arc<Connector>,
-    topic: String,
-    task: u32,
-    topic_info: watch::Receiver<TopicInfo>,
-    stop: CancellationToken,
-) -> Exit {
-    let shared = Arc::clone(&connector.shared);
-    let name = TaskName::new(&connector.config.name, &topic, task);
-    let status = Arc::new(TaskStatus::new(&name.connector, &topic, task));
-    let metrics = Arc::new(TaskMetrics::new(&name.connector, &topic, task));
-    shared.board.add_task(Arc::clone(&status));
-    shared.places.offer(&name);
-    let supervised = Supervised { connector, topic, task, topic_info, status, metrics };
+pub async fn keep(this: Task, stop: CancellationToken) -> Exit {
+    let places = &this.connector.shared.places;
+    let name = TaskName::new(&this.connector.config.name, &this.topic, this.task);
+    places.offer(&name);
+    let mut seen = Seen::default();
     loop {
         let place = tokio::select! {
             biased;
             () = stop.cancelled() => return Exit::Done,
-            place = shared.places.take(&name, |why| supervised.wait_for(why)) => place,
+            place = places.take(&name, |why| this.wait_for(why)) => place,
         };
         let place = match place {
             Ok(place) => place,
             Err(why) => {
                 tracing::error!(task = %name, "the task can't be run: {why}");
-                supervised.wait_for(&why);
+                this.wait_for(&why);
                 return Exit::Unreachable;
             }
         };
-        if let Some(exit) = supervised.run(place, &stop).await {
+        if let Some(exit) = this.keep_in(place, &mut seen, &stop).await {
             return exit;
         }
     }
 }
 
-impl Supervised {
+/// The worker that the log names.
+fn fencing_worker(error: &TaskError) -> &str {
+    match error {
+        TaskError::Log(LogError::Fenced { by, .. }) => by,
+        _ => "unknown",
+    }
+}
+
+fn exit_of(error: &TaskError) -> Exit {
+    match (error.remedy(), error) {
+        (Remedy::Damage, _) => Exit::Damaged,
+        (_, TaskError::Source(SourceError::Refused { .. })) => Exit::Usage,
+        (Remedy::Leave | Remedy::Restart, _) => Exit::Unreachable,
+        (Remedy::Operator, TaskError::Store(_) | TaskError::Log(_) | TaskError::Upload(_)) => Exit::Unreachable,
+        (Remedy::Operator, _) => Exit::Usage,
+    }
+}
+
+impl Task {
     fn wait_for(&self, why: &str) {
         self.status.set_state(TaskState::Unassigned, Some(why.to_owned()), None);
     }
 
-    /// Runs the task in its place. `None`: the place is gone, the worker goes on.
-    async fn run(&self, place: Place, stop: &CancellationToken) -> Option<Exit> {
+    /// Keeps the task running in its place. `None`: the place is gone, the worker goes on.
+    async fn keep_in(&self, place: Place, seen: &mut Seen, stop: &CancellationToken) -> Option<Exit> {
         let (connector, topic, task) = (self.connector.config.name.as_str(), self.topic.as_str(), self.task);
         let until_caught_up = self.connector.shared.options.until_caught_up;
         let stop_here = stop.child_token();
         let ended = {
-            let mut work = std::pin::pin!(self.work(&stop_here));
+            let mut work = std::pin::pin!(self.work(seen, &stop_here));
             tokio::select! {
                 biased;
                 ended = &mut work => ended,
@@ -144,37 +157,17 @@ impl Supervised {
     }
 
     /// Starts the task, again after failures that may pass.
-    async fn work(&self, stop: &CancellationToken) -> Result<End, TaskError> {
+    async fn work(&self, seen: &mut Seen, stop: &CancellationToken) -> Result<End, TaskError> {
         let shared = &self.connector.shared;
         let mut wait = RESTART_WAITS.0;
         loop {
             let started_ms = shared.environment.clock.now_ms();
-            let context = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(End::Stopped),
-                context = TaskContext::of(
-                    &self.connector,
-                    &self.topic,
-                    self.task,
-                    &self.status,
-                    &self.metrics,
-                    &self.topic_info,
-                ) => context,
-            };
-            let ended = match context {
-                Ok(context) => {
-                    self.metrics.set_failed(false);
-                    let running = task::run(&context, shared.options.until_caught_up, stop.clone());
-                    // What was half done in memory is thrown away with the task; its log is in order.
-                    AssertUnwindSafe(running)
-                        .catch_unwind()
-                        .await
-                        .unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())))
-                }
-                Err(LayoutError::Store(error)) => Err(TaskError::Store(error)),
-                Err(LayoutError::Conflict(message)) => Err(TaskError::Conflict(message)),
-            };
+            // What was half done in memory is thrown away with the task; its log is in order.
+            let ended = AssertUnwindSafe(self.run(seen, stop)).catch_unwind().await;
+            let ended = ended.unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())));
             let error = match ended {
+                // Another mapping is there, or has to be made.
+                Ok(End::Closed(_)) => continue,
                 Err(error) if error.remedy() == Remedy::Restart && !shared.options.until_caught_up => error,
                 decided => return decided,
             };
@@ -197,58 +190,48 @@ impl Supervised {
         self.status.leave();
         self.metrics.leave(self.connector.shared.environment.clock.now_ms());
     }
-}
 
-/// The worker that the log names.
-fn fencing_worker(error: &TaskError) -> &str {
-    match error {
-        TaskError::Log(LogError::Fenced { by, .. }) => by,
-        _ => "unknown",
+    async fn run(&self, seen: &mut Seen, stop: &CancellationToken) -> Result<End, TaskError> {
+        let until_caught_up = self.connector.shared.options.until_caught_up;
+        let current = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            current = mapping::current(self, seen, stop) => current?,
+        };
+        let Some((number, mapping)) = current else { return Ok(End::Stopped) };
+        self.metrics.set_failed(false);
+        let context = self.context(self.task, number, &mapping);
+        let end = task::run(&context, until_caught_up, stop.clone()).await?;
+        if matches!(end, End::Closed(_)) {
+            seen.closed = Some(number);
+        }
+        Ok(end)
     }
-}
 
-fn exit_of(error: &TaskError) -> Exit {
-    match (error.remedy(), error) {
-        (Remedy::Damage, _) => Exit::Damaged,
-        (_, TaskError::Source(SourceError::Refused { .. })) => Exit::Usage,
-        (Remedy::Leave | Remedy::Restart, _) => Exit::Unreachable,
-        (Remedy::Operator, TaskError::Store(_) | TaskError::Log(_) | TaskError::Upload(_)) => Exit::Unreachable,
-        (Remedy::Operator, _) => Exit::Usage,
-    }
-}
-
-impl TaskContext {
-    async fn of(
-        connector: &Arc<Connector>,
-        topic: &str,
-        task: u32,
-        status: &Arc<TaskStatus>,
-        metrics: &Arc<TaskMetrics>,
-        topic_info: &watch::Receiver<TopicInfo>,
-    ) -> Result<Self, LayoutError> {
+    /// What share `share` of a mapping works with.
+    pub fn context(&self, share: u32, number: u32, mapping: &Mapping) -> TaskContext {
+        let connector = &self.connector;
         let shared = &connector.shared;
-        let tasks_max = connector.config.tasks_max.get();
-        let mapping =
-            layout::mapping(connector.state.as_ref(), &shared.environment, &connector.config.name, topic, tasks_max)
-                .await?;
-        Ok(Self {
+        TaskContext {
             connector: Arc::clone(&connector.config),
-            topic: topic.to_owned(),
-            task,
+            topic: self.topic.clone(),
+            task: share,
+            tasks_max: mapping.tasks_max,
+            origin: mapping::origin(mapping),
             worker_id: shared.worker.id.clone(),
             kafka: Arc::clone(&shared.kafka),
             store: connector.store.clone(),
-            log: Arc::new(connector.log(topic, mapping, task)),
+            log: Arc::new(connector.log(&self.topic, number, share)),
             pool: shared.pool.clone(),
             spool: Arc::clone(&shared.spool),
             budget: shared.budget.clone(),
             uploads: Arc::clone(&connector.uploads),
             environment: shared.environment.clone(),
-            status: Arc::clone(status),
-            metrics: Arc::clone(metrics),
+            status: Arc::clone(&self.status),
+            metrics: Arc::clone(&self.metrics),
             shutdown_timeout: shared.worker.shutdown_timeout,
             group: shared.worker.kafka.group_offsets.then(|| format!("sluice-{}", connector.config.name)),
-            topic_info: topic_info.clone(),
-        })
+            topic_info: self.topic_info.clone(),
+        }
     }
 }

@@ -26,6 +26,7 @@ pub enum Sink {
 pub struct Setup {
     dir: tempfile::TempDir,
     sink: Sink,
+    topic: String,
 }
 
 impl Setup {
@@ -34,23 +35,29 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
         fs::create_dir_all(path.join("connectors")).unwrap();
-        let setup = Self { sink: sink.clone(), dir };
-        let sink = match sink {
-            Sink::File => format!("{{ url: \"file://{}\", max_uploads: 1 }}", setup.archive()),
+        let setup = Self { sink: sink.clone(), dir, topic: topic.to_owned() };
+        setup.write_connector(more);
+        setup.write_worker(kafka, "worker-1", 0);
+        setup
+    }
+
+    /// Rewrites the connector; `more` are lines of its YAML.
+    pub fn write_connector(&self, more: &str) {
+        let topic = &self.topic;
+        let sink = match &self.sink {
+            Sink::File => format!("{{ url: \"file://{}\", max_uploads: 1 }}", self.archive()),
             Sink::Minio { endpoint, .. } => {
                 format!(
                     "{{ url: \"{}\", endpoint: \"{endpoint}\", flavor: minio, region: us-east-1, max_uploads: 1 }}",
-                    setup.archive()
+                    self.archive()
                 )
             }
         };
         fs::write(
-            setup.path("connectors/app-logs.yaml"),
+            self.path("connectors/app-logs.yaml"),
             format!("topics: [{topic}]\napp_id: {{ from: json, pointer: /app_id }}\nsink: {sink}\n{more}\n"),
         )
         .unwrap();
-        setup.write_worker(kafka, "worker-1", 0);
-        setup
     }
 
     /// Rewrites worker.yaml; port 0 lets the system choose.

@@ -81,18 +81,20 @@ pub struct Core {
 }
 
 impl Core {
-    /// A task as its takeover found it. `missing`: pending intents whose objects the store does not have; the others are done.
+    /// A task as its takeover found it. `partitions`: which are read. `missing`: pending intents whose objects the store does not have; the others are done.
     /// `live_ends`: where each partition ends now.
     pub fn new(
         settings: TaskSettings,
         state: State,
+        partitions: &[i32],
         missing: &HashSet<IntentId>,
         live_ends: BTreeMap<i32, i64>,
         entries_since_snapshot: u64,
         now_ms: i64,
     ) -> Self {
         let rotation = Rotation::new(&settings.connector.rotate);
-        let positions = state.lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
+        let lows = partitions.iter().filter_map(|&p| state.low(p).map(|low| (p, low)));
+        let positions = lows.collect();
         let mut core = Self {
             splitter: Arc::new(Splitter::new(&settings.connector, &settings.topic)),
             times: EventTimes::new(&settings.connector.time),
