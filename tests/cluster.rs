@@ -179,3 +179,30 @@ fn standbys_take_over_from_who_stops() {
     looker.stop();
     group.archive_and_verify(records, 2);
 }
+
+/// A worker without coordination takes over, by mistake. The group takes it back after a while, and the outsider leaves it at that.
+#[test]
+fn an_outsider_does_not_fight_back() {
+    let Some(kafka) = service("SLUICE_TEST_KAFKA") else { return };
+    let (topic, redis) = (unique("outsider"), OwnRedis::start());
+    let load = Load::start(&kafka, &topic, 2, 1_000);
+    let group = Group::new(&kafka, &topic, &redis, "rotate: { max_interval: 1s }\n");
+    let first = group.start("w1", "");
+    group.wait_for_shares(&[&first], &[1]);
+    group.setup.write_worker(&kafka, "outsider", 0);
+    let outsider = Member { id: "outsider".to_owned(), running: group.setup.start(&[], "outsider.log") };
+    let told = |member: &Member, by: &str| {
+        let text = format!("worker {by} has taken this task over");
+        wait_until(|| member.running.log().contains(&text), || member.running.last_lines());
+    };
+    told(&first, "outsider");
+    told(&outsider, "w1");
+    group.wait_for_shares(&[&first, &outsider], &[1, 0]);
+    let records = load.end();
+    first.stop();
+    // Its task ended by a takeover, which its exit status tells.
+    let mut outsider = outsider;
+    assert_eq!(outsider.running.terminate().code(), Some(3), "{}", outsider.running.last_lines());
+    assert_eq!(counts(&[&outsider]), [1]);
+    group.archive_and_verify(records, 2);
+}

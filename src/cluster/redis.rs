@@ -73,8 +73,8 @@ for i = 1, #all, 2 do
   end
 end
 if wrote then
-  redis.call('PEXPIRE', KEYS[1], lease * 100)
-  redis.call('PEXPIRE', KEYS[2], lease * 100)
+  redis.call('PEXPIRE', KEYS[1], lease * 1000)
+  redis.call('PEXPIRE', KEYS[2], lease * 1000)
 end
 return {known, members, leases}";
 
@@ -88,7 +88,7 @@ for i = 3, #ARGV do
     mine[#mine + 1] = ARGV[i]
   end
 end
-redis.call('PEXPIRE', KEYS[2], lease * 100)
+redis.call('PEXPIRE', KEYS[2], lease * 1000)
 return mine";
 
 /// ARGV: me, lease, tasks.

@@ -183,14 +183,17 @@ async fn a_joining_worker_gets_its_share_one_by_one_and_nothing_else_stops() {
     assert_eq!(world.loads(), [6]);
     world.join(None);
     let mut before = world.at(0).running.clone();
+    let mut idle = 0;
     for _ in 0..30 {
         world.tick().await;
+        idle += world.runs().values().filter(|by| by.is_empty()).count();
         let now = world.at(0).running.clone();
         assert!(before.is_superset(&now) && before.len() - now.len() <= 1, "{before:?} {now:?}");
         before = now;
     }
     assert_eq!((world.loads(), world.is_settled()), (vec![3, 3], true));
     assert_eq!((world.at(0).starts, world.at(1).starts), (6, 3));
+    assert!(idle <= 6, "three moves of two seconds at most, not {idle} s without a worker");
 }
 
 #[tokio::test]
@@ -237,6 +240,32 @@ async fn while_redis_is_away_nobody_moves_and_owners_are_back_first() {
     assert!(world.is_settled());
     let starts: Vec<u32> = world.workers.iter().flatten().map(|worker| worker.starts).collect();
     assert_eq!((world.loads(), starts), (vec![1, 2, 2, 1], vec![2, 2, 2, 1]), "only the newcomer's share moved");
+}
+
+#[tokio::test]
+async fn a_task_that_was_given_up_goes_on_when_redis_goes_away_meanwhile() {
+    let mut world = World::new(2);
+    world.join(None);
+    world.ticks(10).await;
+    world.join(None);
+    // The first is told to give one up, and is slow to stop it.
+    let mut given_up = None;
+    while given_up.is_none() {
+        world.clock.0.fetch_add(1000, Ordering::Relaxed);
+        let now_ms = world.now_ms();
+        for number in 0..2 {
+            let worker = world.workers[number].as_mut().unwrap();
+            round(&world.redis, &mut worker.standing, now_ms).await.unwrap();
+        }
+        let first = world.at(0);
+        given_up = first.running.iter().find(|task| first.standing.permit(task, now_ms) != Permit::Run).cloned();
+    }
+    world.redis.set_away(true);
+    world.ticks(3).await;
+    assert_eq!(world.at(0).running.len(), 2, "{given_up:?} goes on");
+    world.redis.set_away(false);
+    world.ticks(20).await;
+    assert_eq!((world.loads(), world.is_settled()), (vec![1, 1], true));
 }
 
 #[tokio::test]
