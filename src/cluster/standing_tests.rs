@@ -196,6 +196,29 @@ async fn a_joining_worker_gets_its_share_one_by_one_and_nothing_else_stops() {
     assert!(idle <= 6, "three moves of two seconds at most, not {idle} s without a worker");
 }
 
+/// What is given up for one that is ready must not wait for one that is not.
+#[tokio::test]
+async fn no_task_waits_for_a_worker_that_is_still_joining() {
+    let mut world = World::new(9);
+    world.join(None);
+    world.ticks(10).await;
+    world.join(None);
+    let mut idle = BTreeMap::<TaskName, u32>::new();
+    for tick in 0..60 {
+        // The second has just been given its first task.
+        if tick == 7 {
+            world.join(None);
+        }
+        world.tick().await;
+        for (task, by) in world.runs() {
+            let seconds = idle.entry(task).or_default();
+            *seconds = if by.is_empty() { *seconds + 1 } else { 0 };
+            assert!(*seconds <= 2, "tick {tick}: {idle:?}");
+        }
+    }
+    assert_eq!((world.loads(), world.is_settled()), (vec![3, 3, 3], true));
+}
+
 #[tokio::test]
 async fn who_leaves_hands_over_at_once() {
     let mut world = World::new(4);
