@@ -79,6 +79,8 @@ struct Cooling {
 struct Seat {
     stage: Stage,
     running: bool,
+    /// Somebody had its lease since this worker came: where it is free now it was given up, or its holder died.
+    was_leased: bool,
     cooling: Option<Cooling>,
 }
 
@@ -122,7 +124,12 @@ impl Standing {
 
     /// The worker can run this task.
     pub fn offer(&mut self, task: &TaskName) {
-        self.seats.entry(task.clone()).or_insert(Seat { stage: Stage::Free, running: false, cooling: None });
+        self.seats.entry(task.clone()).or_insert(Seat {
+            stage: Stage::Free,
+            running: false,
+            was_leased: false,
+            cooling: None,
+        });
     }
 
     pub fn phase(&self, now_ms: u64) -> Phase {
@@ -182,6 +189,7 @@ impl Standing {
         self.away = None;
         for (task, seat) in &mut self.seats {
             let Some(holder) = view.leases.get(task) else { continue };
+            seat.was_leased = true;
             if *holder == self.me.instance {
                 if seat.stage == Stage::Free {
                     // An answer was lost on the way: of taking it, or of freeing it.
@@ -215,11 +223,10 @@ impl Standing {
         share(&candidates, &tasks, &view.leases)
     }
 
-    /// One task at a time, and none while somebody is joining: who it is for could not take it yet.
+    /// One task at a time, for somebody who can take it now.
     fn give_up(&mut self, now_ms: u64) {
         let moving = self.seats.values().any(|seat| matches!(seat.stage, Stage::GivingUp | Stage::Releasing));
-        let joining = |view: &View| view.members.values().any(|card| card.phase == Phase::Joining);
-        if moving || self.phase(now_ms) != Phase::Ready || self.view.as_ref().is_none_or(joining) {
+        if moving || self.phase(now_ms) != Phase::Ready {
             return;
         }
         let target = self.target(&[Phase::Ready]);
@@ -233,19 +240,25 @@ impl Standing {
         }
     }
 
+    /// Free tasks that should be this worker's. What somebody had is taken by who is ready; what nobody had yet, at the start of a
+    /// group, waits for those who are about to be.
     fn wanted(&self, now_ms: u64) -> Vec<TaskName> {
         let Some(view) = &self.view else { return Vec::new() };
         let phase = self.phase(now_ms);
-        let target = match phase {
-            Phase::Ready => self.target(&[Phase::Ready, Phase::Joining]),
-            Phase::Job => BTreeMap::new(),
-            Phase::Joining | Phase::Leaving => return Vec::new(),
-        };
         let free = self.seats.iter().filter(|(task, seat)| {
             let cooling = seat.cooling.as_ref().is_some_and(|cooling| now_ms < cooling.until_ms);
             seat.stage == Stage::Free && !seat.running && !cooling && !view.leases.contains_key(*task)
         });
-        let mine = free.filter(|(task, _)| phase == Phase::Job || target.get(*task) == Some(&self.me.instance));
+        let free: Vec<(&TaskName, &Seat)> = free.collect();
+        if free.is_empty() || matches!(phase, Phase::Joining | Phase::Leaving) {
+            return Vec::new();
+        }
+        let ready = self.target(&[Phase::Ready]);
+        let coming = self.target(&[Phase::Ready, Phase::Joining]);
+        let mine = free.into_iter().filter(|(task, seat)| {
+            let target = if seat.was_leased { &ready } else { &coming };
+            phase == Phase::Job || target.get(*task) == Some(&self.me.instance)
+        });
         mine.map(|(task, _)| task.clone()).collect()
     }
 
@@ -253,6 +266,7 @@ impl Standing {
         for task in tasks {
             if let Some(seat) = self.seats.get_mut(task).filter(|seat| seat.stage == Stage::Free) {
                 seat.stage = if self.leaving { Stage::Releasing } else { Stage::Held };
+                seat.was_leased = true;
             }
             if let Some(view) = &mut self.view {
                 view.leases.insert(task.clone(), self.me.instance.clone());
