@@ -180,6 +180,8 @@ enum Answer {
 
 struct Driver<'a> {
     context: &'a TaskContext,
+    /// As the task's settings are: below a cut they are earlier ones.
+    connector: Arc<ConnectorConfig>,
     core: Core,
     live_ends: BTreeMap<i32, i64>,
     spool: TaskSpool,
@@ -223,13 +225,16 @@ impl<'a> Driver<'a> {
         let spool = context.spool.task(&context.connector.name, &context.topic, context.task, &token)?;
         let now_ms = context.environment.clock.now_ms();
         let since_snapshot = journal.entries_since_snapshot();
-        let core = Core::new(settings, state, &partitions, &missing, live_ends.clone(), since_snapshot, now_ms);
+        let connector = Arc::clone(&settings.connector);
+        let mut core = Core::new(settings, state, &partitions, &missing, live_ends.clone(), since_snapshot, now_ms);
+        core.begin(now_ms)?;
         let answers = mpsc::unbounded_channel();
         let (commands, queue) = mpsc::channel(4);
         let mut background = JoinSet::new();
         background.spawn(keep_journal(journal, queue, answers.0.clone()));
         Ok(Self {
             context,
+            connector,
             core,
             live_ends,
             spool,
@@ -264,7 +269,7 @@ impl<'a> Driver<'a> {
         let request = ReadRequest {
             topic: self.context.topic.clone(),
             topic_id: self.core.state().identity.topic_id.clone(),
-            isolation: self.context.connector.isolation,
+            isolation: self.connector.isolation,
             starts,
             budget: self.context.budget.clone(),
         };
@@ -462,7 +467,7 @@ impl<'a> Driver<'a> {
         }
         let kafka = Arc::clone(&self.context.kafka);
         let topic = self.context.topic.clone();
-        let isolation = self.context.connector.isolation;
+        let isolation = self.connector.isolation;
         let answers = self.answers.0.clone();
         self.background.spawn(async move {
             let mut lows = BTreeMap::new();
@@ -526,7 +531,7 @@ impl<'a> Driver<'a> {
         match action {
             Action::Compress { file, sequence, buffer } => {
                 let spool = self.spool_file(file);
-                let compression = self.context.connector.compression;
+                let compression = self.connector.compression;
                 let job = CompressJob {
                     file,
                     sequence,
@@ -542,10 +547,13 @@ impl<'a> Driver<'a> {
                 }
             }
             Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
+            Action::Accepted(differs) => {
+                tracing::warn!(connector = self.connector.name, "a loss that was accepted: {differs}");
+            }
             Action::CleanUp => self.tell_journal(JournalCommand::CleanUp).await?,
             Action::Finish { file, facts } => {
                 let spool = self.spool_file(file);
-                let codec = self.context.connector.compression.codec;
+                let codec = self.connector.compression.codec;
                 let answers = self.answers.0.clone();
                 self.background.spawn_blocking(move || {
                     let answer = match spool.finish(codec, &facts) {

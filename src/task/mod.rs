@@ -15,6 +15,7 @@ pub mod driver;
 pub mod error;
 pub mod files;
 pub mod opening;
+pub mod reset;
 pub mod settings;
 pub mod status;
 

@@ -120,7 +120,7 @@ async fn first_offsets(
     Ok((found, offsets(context, own, at).await?))
 }
 
-async fn topic_info(context: &TaskContext) -> Result<TopicInfo, TaskError> {
+pub(super) async fn topic_info(context: &TaskContext) -> Result<TopicInfo, TaskError> {
     let info = context.kafka.topic(&context.topic).await?;
     info.ok_or_else(|| SourceError::NoTopic { topic: context.topic.clone() }.into())
 }
@@ -164,7 +164,7 @@ async fn add_partitions(
     apply(state, &journal.append(Entry::Partitions { lows, time_ms }).await?)
 }
 
-fn check_identity(context: &TaskContext, known: &Identity, found: &Identity) -> Result<(), TaskError> {
+pub(super) fn check_identity(context: &TaskContext, known: &Identity, found: &Identity) -> Result<(), TaskError> {
     if let (Some(known), Some(found)) = (&known.cluster_id, &found.cluster_id)
         && known != found
     {
@@ -237,7 +237,7 @@ async fn check_ends(context: &TaskContext, state: &State) -> Result<(), TaskErro
 }
 
 /// Pending intents whose objects the store does not have: they are rebuilt. The others only wait for their Done.
-async fn missing_objects(context: &TaskContext, state: &State) -> Result<HashSet<IntentId>, TaskError> {
+pub(super) async fn missing_objects(context: &TaskContext, state: &State) -> Result<HashSet<IntentId>, TaskError> {
     let requests: Vec<_> = state
         .intents
         .values()

@@ -1,5 +1,6 @@
 use super::*;
 use crate::archive::digest::ContentDigest;
+use crate::ledger::SettingsRecord;
 use crate::ledger::entry::{Range, StepId};
 use crate::ledger::{Fate, Recovery};
 
@@ -41,6 +42,7 @@ impl Log {
     fn commit(&mut self, seal: &[Intent], done: &[&Intent], lows: &[(i32, i64)]) {
         self.push(Entry::Commit(Commit {
             seal: seal.to_vec(),
+            replaced: Vec::new(),
             done: done.iter().map(|intent| intent.id.clone()).collect(),
             lows: lows.iter().copied().collect(),
             time_ms: self.0.len() as i64 * 10,

@@ -1,6 +1,9 @@
 //! Whole tasks with Kafka and the store in memory: what they do with records, settings and faults.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
+mod cuts;
+mod losses;
+
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
@@ -129,21 +132,39 @@ async fn objects(store: &MemoryStore) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
     for object in page.objects.into_iter().filter(|object| !object.key.starts_with("_sluice/")) {
         let bytes = store.get(&object.key, ByteRange::All, None).await.unwrap().unwrap().bytes;
-        found.insert(object.key, lines(&bytes));
+        let codec = if object.key.ends_with(".zst") { Codec::Zstd } else { Codec::Lz4 };
+        let lines = lines(codec, &bytes);
+        found.insert(object.key, lines);
     }
     found
 }
 
-fn lines(file: &[u8]) -> Vec<String> {
-    let Ok(IndexRead::Index(index)) = read_index(Codec::Lz4, file.len() as u64, file) else { panic!("no index") };
+fn lines(codec: Codec, file: &[u8]) -> Vec<String> {
+    let Ok(IndexRead::Index(index)) = read_index(codec, file.len() as u64, file) else { panic!("no index") };
     let mut text = Vec::new();
     for frame in &index.frames {
         let at = usize::try_from(frame.offset).unwrap();
         let stored = &file[at..at + usize::try_from(frame.stored_len).unwrap()];
-        text.extend(decode_frame(Codec::Lz4, stored, usize::try_from(frame.raw_len).unwrap()).unwrap());
+        text.extend(decode_frame(codec, stored, usize::try_from(frame.raw_len).unwrap()).unwrap());
     }
     String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
 }
+
+/// A log in which `slow` holds low at 0 while files of `busy` are done: something is left to redo.
+async fn half_archived(settings: &str) -> (MemoryKafka, Arc<MemoryStore>, Vec<(i32, MemoryRecord)>) {
+    let noise = |n: u64| format!("{:064x}", u128::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835));
+    let mut records = vec![(0, record("slow", "waits"))];
+    records.extend((0..8000).map(|n| (0, record("busy", &noise(n)))));
+    let (kafka, store) = (kafka(1, &records), Arc::new(MemoryStore::new()));
+    let first = world(&kafka, &store, settings, "w");
+    let (stop, running) = first.start();
+    first.until("a file of busy is done", |state| !state.marks.is_empty() && state.intents.is_empty()).await;
+    stop.cancel();
+    assert_eq!(running.await.unwrap().unwrap(), End::Stopped);
+    (kafka, store, records)
+}
+
+const SMALL: &str = "rotate: { max_bytes: 64KiB }\ncompression: { frame_bytes: 64KiB }\n";
 
 fn sorted<T: Ord>(items: impl IntoIterator<Item = T>) -> Vec<T> {
     let mut items: Vec<T> = items.into_iter().collect();
@@ -237,161 +258,6 @@ async fn forget_upload(store: &Arc<MemoryStore>) -> String {
         door.delete(*number).await.unwrap();
     }
     key
-}
-
-#[tokio::test]
-async fn a_decided_object_is_rebuilt_from_the_same_records_or_not_at_all() {
-    let records: Vec<_> = (0..30).map(|n| (0, record("pay", &format!("{n}")))).collect();
-    let (kafka_1, store) = (kafka(1, &records), Arc::new(MemoryStore::new()));
-    world(&kafka_1, &store, "", "w").to_the_end().await.unwrap();
-    let before = objects(&store).await;
-    forget_upload(&store).await;
-    world(&kafka_1, &store, "", "w").to_the_end().await.unwrap();
-    assert_eq!(objects(&store).await, before);
-
-    forget_upload(&store).await;
-    let mut other = records.clone();
-    other[17] = (0, record("pay", "changed"));
-    let error = world(&kafka(1, &other), &store, "", "w").to_the_end().await.unwrap_err();
-    assert!(matches!(&error, TaskError::Core(CoreError::RebuildDiffers(_))), "{error}");
-    assert_eq!(error.remedy(), Remedy::Damage);
-    assert!(objects(&store).await.is_empty(), "nothing is uploaded");
-
-    let error = world(&kafka(1, &records[..20]), &store, "", "w").to_the_end().await.unwrap_err();
-    assert!(matches!(&error, TaskError::KafkaLost(_)) && error.to_string().contains("ends at offset 20"), "{error}");
-}
-
-#[tokio::test]
-async fn a_recreated_topic_stops_the_task() {
-    let (kafka, store) = (kafka(1, &some_records()[..1]), Arc::new(MemoryStore::new()));
-    world(&kafka, &store, "", "w").to_the_end().await.unwrap();
-    kafka.delete_topic(TOPIC);
-    kafka.create_topic(TOPIC, 1);
-    kafka.append(TOPIC, 0, [record("a", "other"), record("a", "other")]).unwrap();
-    let error = world(&kafka, &store, "", "w").to_the_end().await.unwrap_err();
-    assert!(matches!(&error, TaskError::Source(SourceError::Recreated { .. })), "{error}");
-    assert_eq!(error.remedy(), Remedy::Damage);
-}
-
-#[tokio::test]
-async fn retention_that_passed_the_position_stops_the_task() {
-    let (kafka, store) = (kafka(1, &some_records()[..1]), Arc::new(MemoryStore::new()));
-    world(&kafka, &store, "", "w").to_the_end().await.unwrap();
-    kafka.append(TOPIC, 0, [record("a", "1"), record("a", "2"), record("a", "3")]).unwrap();
-    kafka.delete_records(TOPIC, 0, 3);
-    let error = world(&kafka, &store, "", "w").to_the_end().await.unwrap_err();
-    assert!(matches!(&error, TaskError::Source(SourceError::OutOfRange { offset: 1, log_start: 3, .. })), "{error}");
-}
-
-/// A log in which `slow` holds low at 0 while files of `busy` are done: something is left to redo.
-async fn half_archived(settings: &str) -> (MemoryKafka, Arc<MemoryStore>, Vec<(i32, MemoryRecord)>) {
-    let noise = |n: u64| format!("{:064x}", u128::from(n).wrapping_mul(0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835));
-    let mut records = vec![(0, record("slow", "waits"))];
-    records.extend((0..8000).map(|n| (0, record("busy", &noise(n)))));
-    let (kafka, store) = (kafka(1, &records), Arc::new(MemoryStore::new()));
-    let first = world(&kafka, &store, settings, "w");
-    let (stop, running) = first.start();
-    first.until("a file of busy is done", |state| !state.marks.is_empty() && state.intents.is_empty()).await;
-    stop.cancel();
-    assert_eq!(running.await.unwrap().unwrap(), End::Stopped);
-    (kafka, store, records)
-}
-
-const SMALL: &str = "rotate: { max_bytes: 64KiB }\ncompression: { frame_bytes: 64KiB }\n";
-
-#[tokio::test]
-async fn a_change_of_settings_is_a_cut() {
-    let (kafka, store, records) = half_archived(SMALL).await;
-    let before = world(&kafka, &store, SMALL, "w").state().await;
-    let cut = before.least_cut()[&0];
-    assert!(!before.is_settled() && cut > 1 && cut <= 8001, "{before:?}");
-
-    let json = format!("{SMALL}format: json\n");
-    let after = world(&kafka, &store, &json, "w");
-    assert_eq!(after.to_the_end().await.unwrap(), End::CaughtUp);
-    // Below the cut under the old settings, from it on under the new ones; every record once.
-    let (new, old): (BTreeMap<_, _>, BTreeMap<_, _>) =
-        objects(&store).await.into_iter().partition(|(key, _)| key.ends_with(".jsonl.lz4"));
-    let old: Vec<String> = sorted(old.into_values().flatten());
-    let expected = records[..usize::try_from(cut).unwrap()].iter().map(|(_, record)| text(record));
-    assert_eq!(old, sorted(expected));
-    let offsets: Vec<i64> = sorted(new.into_values().flatten().map(|line| {
-        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
-        line["offset"].as_i64().unwrap()
-    }));
-    assert_eq!(offsets, (cut..8001).collect::<Vec<_>>());
-    assert!(after.state().await.cut.is_none());
-}
-
-#[tokio::test]
-async fn an_interrupted_cut_is_finished_where_it_was_chosen() {
-    let (kafka, store, records) = half_archived(SMALL).await;
-    let hourly = format!("{SMALL}time: {{ bucket: 1h }}\n");
-    let second = world(&kafka, &store, &hourly, "second");
-    // What lies below the cut can't be uploaded: the cut waits.
-    let no_uploads = second.context.uploads.clone().acquire_many_owned(4).await.unwrap();
-    let (stop, running) = second.start();
-    second.until("the cut is logged", |state| state.cut.is_some()).await;
-    let cut = second.state().await.cut.unwrap();
-    stop.cancel();
-    drop(no_uploads);
-    assert_eq!(running.await.unwrap().unwrap(), End::Stopped);
-    assert_eq!(second.state().await.cut, Some(cut.clone()));
-    // More records, other settings again: the cut stays.
-    kafka.append(TOPIC, 0, [record("busy", "later")]).unwrap();
-    let third = world(&kafka, &store, &format!("{SMALL}time: {{ bucket: none }}\n"), "third");
-    assert_eq!(third.to_the_end().await.unwrap(), End::CaughtUp);
-    let mut all = records;
-    all.push((0, record("busy", "later")));
-    assert_exact(&store, &all).await;
-    let state = third.state().await;
-    assert!(state.cut.is_none() && state.is_settled());
-    let content = &state.settings.unwrap().content;
-    assert_eq!(content["time"]["bucket"], "none");
-}
-
-#[tokio::test]
-async fn partitions_that_are_left_out_keep_their_place() {
-    let (kafka, store) = (kafka(3, &some_records()), Arc::new(MemoryStore::new()));
-    world(&kafka, &store, "", "w").to_the_end().await.unwrap();
-    for partition in 0..3 {
-        kafka.append(TOPIC, partition, [record("late", &format!("partition {partition}"))]).unwrap();
-    }
-    let narrow = world(&kafka, &store, "partitions: [1]\n", "w");
-    narrow.to_the_end().await.unwrap();
-    let mut all = some_records();
-    all.push((1, record("late", "partition 1")));
-    assert_exact(&store, &all).await;
-    world(&kafka, &store, "", "w").to_the_end().await.unwrap();
-    all.extend([0, 2].map(|partition| (partition, record("late", &format!("partition {partition}")))));
-    assert_exact(&store, &all).await;
-}
-
-#[tokio::test]
-async fn a_closed_log_is_finished_and_the_next_mapping_begins_where_it_ended() {
-    let (kafka, store, records) = half_archived(SMALL).await;
-    let old = world(&kafka, &store, SMALL, "w");
-    let stop = CancellationToken::new();
-    let End::Closed(state) = close(&old.context, 2, stop.clone()).await.unwrap() else { panic!("not closed") };
-    assert!(state.is_settled() && state.closed == Some(2));
-    // Again, and by somebody who only wants to archive: nothing more is written.
-    assert_eq!(close(&old.context, 2, stop).await.unwrap(), End::Closed(state.clone()));
-    assert_eq!(old.to_the_end().await.unwrap(), End::Closed(state.clone()));
-
-    let lows = state.lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
-    let origin = Origin { identity: state.identity.clone(), lows };
-    kafka.create_topic(TOPIC, 4);
-    kafka.append(TOPIC, 2, [record("new", "partition")]).unwrap();
-    for task in 0..2 {
-        let mut next = world(&kafka, &store, "start_from: latest\n", "w");
-        let context = Arc::get_mut(&mut next.context).unwrap();
-        (context.task, context.tasks_max, context.origin) = (task, 2, Some(Arc::new(origin.clone())));
-        context.log = Arc::new(StoreLog::new(store.clone(), &format!("_sluice/app-logs/applogs/2/{task}")));
-        assert_eq!(next.to_the_end().await.unwrap(), End::CaughtUp);
-    }
-    let mut all = records;
-    all.push((2, record("new", "partition")));
-    assert_exact(&store, &all).await;
 }
 
 #[tokio::test]
