@@ -11,11 +11,13 @@ use super::cut::{self, Goal, Step};
 use super::driver::TaskContext;
 use super::error::TaskError;
 use super::settings::TaskSettings;
+use crate::clock::Environment;
 use crate::config::StartFrom;
 use crate::ledger::{Entry, Identity, IntentId, Pending, State};
 use crate::log::journal::{Journal, read_state};
-use crate::pipeline::source::{At, Isolation, SourceError, TopicInfo};
+use crate::pipeline::source::{At, Isolation, Kafka, SourceError, TopicInfo};
 use crate::pipeline::upload::{Found, find};
+use crate::store::Store;
 
 /// Objects looked for, and offsets asked for, at a time.
 const PARALLEL: usize = 16;
@@ -54,19 +56,19 @@ pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> 
     if known.closed.is_some() {
         return Ok(Opening::Closed(Box::new(known)));
     }
-    let before = topic_info(context).await?;
+    let before = topic_info(context.kafka.as_ref(), &context.topic).await?;
     let cluster_id = context.kafka.cluster_id().await?;
     // A Kafka that can't answer must not cost a Takeover, which is kept for ever.
     offsets(context, &context.own_partitions(&before), At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
     // Asked again: the predecessor may have taken new partitions in until it was fenced.
-    let topic = topic_info(context).await?;
+    let topic = topic_info(context.kafka.as_ref(), &context.topic).await?;
     let own = context.own_partitions(&topic);
     let now_ms = || context.environment.clock.now_ms();
     let identity = Identity { cluster_id, topic_id: topic.id.clone(), incarnation: state.identity.incarnation };
     if state.is_started() {
-        check_identity(context, &state.identity, &identity)?;
+        check_identity(&context.topic, &state.identity, &identity)?;
         adopt_identity(&mut journal, &mut state, identity).await?;
         check_partitions(context, &state, &topic)?;
         if state.closed.is_none()
@@ -74,7 +76,7 @@ pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> 
         {
             let cut = state.cut.clone().unwrap_or_default();
             check_ends(context, &state).await?;
-            let missing = missing_objects(context, &state).await?;
+            let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
             let partitions = cut.keys().copied().collect();
             let (settings, live_ends) = (*settings, cut.clone());
             let opened = Opened { journal, state, settings, partitions, missing, live_ends, cut: Some(cut) };
@@ -95,7 +97,7 @@ pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> 
     // Asked last: ends only grow, so that whatever the predecessor read and the first start resolved lies below them.
     let live_ends = offsets(context, &own, At::Latest).await?;
     check_ends(context, &state).await?;
-    let missing = missing_objects(context, &state).await?;
+    let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
     let opened = Opened { journal, state, settings, partitions: own, missing, live_ends, cut: None };
     Ok(Opening::Ready(Box::new(opened)))
 }
@@ -107,7 +109,7 @@ async fn first_offsets(
     found: Identity,
 ) -> Result<(Identity, BTreeMap<i32, i64>), TaskError> {
     if let Some(origin) = &context.origin {
-        check_identity(context, &origin.identity, &found)?;
+        check_identity(&context.topic, &origin.identity, &found)?;
         let incarnation = origin.identity.incarnation;
         let lows = own.iter().filter_map(|p| origin.lows.get(p).map(|low| (*p, *low))).collect();
         return Ok((Identity { incarnation, ..found }, lows));
@@ -120,9 +122,9 @@ async fn first_offsets(
     Ok((found, offsets(context, own, at).await?))
 }
 
-pub(super) async fn topic_info(context: &TaskContext) -> Result<TopicInfo, TaskError> {
-    let info = context.kafka.topic(&context.topic).await?;
-    info.ok_or_else(|| SourceError::NoTopic { topic: context.topic.clone() }.into())
+pub(super) async fn topic_info(kafka: &dyn Kafka, topic: &str) -> Result<TopicInfo, TaskError> {
+    let info = kafka.topic(topic).await?;
+    info.ok_or_else(|| SourceError::NoTopic { topic: topic.to_owned() }.into())
 }
 
 async fn offsets(context: &TaskContext, partitions: &[i32], at: At) -> Result<BTreeMap<i32, i64>, TaskError> {
@@ -164,21 +166,20 @@ async fn add_partitions(
     apply(state, &journal.append(Entry::Partitions { lows, time_ms }).await?)
 }
 
-pub(super) fn check_identity(context: &TaskContext, known: &Identity, found: &Identity) -> Result<(), TaskError> {
+pub(super) fn check_identity(topic: &str, known: &Identity, found: &Identity) -> Result<(), TaskError> {
     if let (Some(known), Some(found)) = (&known.cluster_id, &found.cluster_id)
         && known != found
     {
         return Err(TaskError::KafkaLost(format!(
-            "topic {} was archived from cluster {known}, this is cluster {found}: its offsets mean other records. \
-             Archive it under a new connector name and prefix",
-            context.topic
+            "topic {topic} was archived from cluster {known}, this is cluster {found}: its offsets mean other records. If that is \
+             meant, `sluice offsets accept-loss` goes on with it"
         )));
     }
     if let (Some(known), Some(found)) = (&known.topic_id, &found.topic_id)
         && known != found
     {
         return Err(SourceError::Recreated {
-            topic: context.topic.clone(),
+            topic: topic.to_owned(),
             expected: known.0.clone(),
             found: found.0.clone(),
         }
@@ -237,12 +238,16 @@ async fn check_ends(context: &TaskContext, state: &State) -> Result<(), TaskErro
 }
 
 /// Pending intents whose objects the store does not have: they are rebuilt. The others only wait for their Done.
-pub(super) async fn missing_objects(context: &TaskContext, state: &State) -> Result<HashSet<IntentId>, TaskError> {
+pub(super) async fn missing_objects(
+    store: &dyn Store,
+    environment: &Environment,
+    state: &State,
+) -> Result<HashSet<IntentId>, TaskError> {
     let requests: Vec<_> = state
         .intents
         .values()
         .map(|Pending { intent, .. }| async move {
-            let found = find(context.store.as_ref(), &context.environment, &intent.key, &intent.id.0).await?;
+            let found = find(store, environment, &intent.key, &intent.id.0).await?;
             Ok::<_, TaskError>((intent.id.clone(), found))
         })
         .collect();

@@ -7,13 +7,29 @@
 //! counts up: it stands in the keys of later objects, so that none meets an old one.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use super::driver::TaskContext;
 use super::error::TaskError;
 use super::opening::{self, apply};
+use crate::clock::Environment;
 use crate::ledger::{Entry, Identity, Restart, State};
+use crate::log::LogDoor;
 use crate::log::journal::{Journal, read_state};
-use crate::pipeline::source::{At, Isolation};
+use crate::pipeline::source::{At, Isolation, Kafka};
+use crate::store::Store;
+
+/// The log to change, and what it is about.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    pub topic: String,
+    pub isolation: Isolation,
+    /// Named in the Takeover: whom a fenced owner blames.
+    pub by: String,
+    pub kafka: Arc<dyn Kafka>,
+    pub store: Arc<dyn Store>,
+    pub log: Arc<dyn LogDoor>,
+    pub environment: Environment,
+}
 
 /// What is asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,52 +75,52 @@ struct Extent {
 ///
 /// # Errors
 /// Kafka or the store can't be asked, or the offset does not exist.
-pub async fn plan(context: &TaskContext, wish: &Wish) -> Result<Option<Plan>, TaskError> {
-    let state = read_state(context.log.as_ref(), &context.environment).await?;
+pub async fn plan(subject: &Subject, wish: &Wish) -> Result<Option<Plan>, TaskError> {
+    let state = read_state(subject.log.as_ref(), &subject.environment).await?;
     if !state.is_started() || state.closed.is_some() {
         return Ok(None);
     }
-    plan_for(context, &state, wish).await.map(Some)
+    plan_for(subject, &state, wish).await.map(Some)
 }
 
 /// Takes the task over and writes the reset. A running owner is fenced by it.
 ///
 /// # Errors
 /// As [`plan`]; the log may hold a Takeover more.
-pub async fn execute(context: &TaskContext, wish: &Wish) -> Result<Option<Plan>, TaskError> {
-    let Some(expected) = plan(context, wish).await? else { return Ok(None) };
+pub async fn execute(subject: &Subject, wish: &Wish) -> Result<Option<Plan>, TaskError> {
+    let Some(expected) = plan(subject, wish).await? else { return Ok(None) };
     if expected.changes.is_empty() {
         return Ok(Some(expected));
     }
     let (mut journal, mut state) =
-        Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
+        Journal::take_over(subject.log.clone(), subject.environment.clone(), &subject.by).await?;
     // Its last owner may have gone on until now.
-    let plan = plan_for(context, &state, wish).await?;
+    let plan = plan_for(subject, &state, wish).await?;
     let partitions = plan.changes.iter().map(|change| (change.partition, change.restart)).collect();
     let why: BTreeSet<&str> = plan.changes.iter().map(|change| change.why.as_str()).collect();
     let why = why.into_iter().collect::<Vec<_>>().join("; ");
-    let time_ms = context.environment.clock.now_ms();
+    let time_ms = subject.environment.clock.now_ms();
     let entry = Entry::Reset { identity: plan.identity.clone(), partitions, why, time_ms };
     apply(&mut state, &journal.append(entry).await?)?;
     Ok(Some(plan))
 }
 
-async fn plan_for(context: &TaskContext, state: &State, wish: &Wish) -> Result<Plan, TaskError> {
-    let topic = opening::topic_info(context).await?;
+async fn plan_for(subject: &Subject, state: &State, wish: &Wish) -> Result<Plan, TaskError> {
+    let topic = opening::topic_info(subject.kafka.as_ref(), &subject.topic).await?;
     let found = Identity {
-        cluster_id: context.kafka.cluster_id().await?,
+        cluster_id: subject.kafka.cluster_id().await?,
         topic_id: topic.id.clone(),
         incarnation: state.identity.incarnation,
     };
     let mut extents = BTreeMap::new();
     for &partition in state.lows.keys().filter(|p| topic.partitions.contains(p)) {
-        let at = |at| context.kafka.offset(&context.topic, partition, at, Isolation::ReadUncommitted);
+        let at = |at| subject.kafka.offset(&subject.topic, partition, at, Isolation::ReadUncommitted);
         let (start, end) = (at(At::Earliest).await?, at(At::Latest).await?);
         extents.insert(partition, Extent { start, end, diverged_at: None });
     }
     match wish {
         Wish::AcceptLoss => {
-            let missing = opening::missing_objects(context, state).await?;
+            let missing = opening::missing_objects(subject.store.as_ref(), &subject.environment, state).await?;
             let waiting: BTreeSet<i32> = state
                 .intents
                 .values()
@@ -116,12 +132,12 @@ async fn plan_for(context: &TaskContext, state: &State, wish: &Wish) -> Result<P
         Wish::To(at) => {
             let mut offsets = BTreeMap::new();
             for &partition in extents.keys() {
-                let offset = context.kafka.offset(&context.topic, partition, *at, context.connector.isolation).await?;
+                let offset = subject.kafka.offset(&subject.topic, partition, *at, subject.isolation).await?;
                 offsets.insert(partition, offset);
             }
-            set(context, state, found, &extents, &offsets)
+            set(subject, state, found, &extents, &offsets)
         }
-        Wish::Set { partition, offset } => set(context, state, found, &extents, &[(*partition, *offset)].into()),
+        Wish::Set { partition, offset } => set(subject, state, found, &extents, &[(*partition, *offset)].into()),
     }
 }
 
@@ -179,20 +195,20 @@ fn accept_loss(state: &State, found: Identity, extents: &BTreeMap<i32, Extent>, 
 }
 
 fn set(
-    context: &TaskContext,
+    subject: &Subject,
     state: &State,
     found: Identity,
     extents: &BTreeMap<i32, Extent>,
     offsets: &BTreeMap<i32, i64>,
 ) -> Result<Plan, TaskError> {
-    opening::check_identity(context, &state.identity, &found)?;
+    opening::check_identity(&subject.topic, &state.identity, &found)?;
     let mut changes = Vec::new();
     for (&partition, &offset) in offsets {
         let (Some(low), Some(extent)) = (state.lows.get(&partition), extents.get(&partition)) else { continue };
         if !(extent.start..=extent.end).contains(&offset) {
             return Err(TaskError::Conflict(format!(
                 "topic {} partition {partition} has offsets {} to {}, so it can't go on at {offset}",
-                context.topic, extent.start, extent.end
+                subject.topic, extent.start, extent.end
             )));
         }
         changes.push(Change {

@@ -72,6 +72,32 @@ pub fn log_path(connector: &str, topic: &str, mapping: u32, task: u32) -> String
     format!("{STATE_FOLDER}/{connector}/{topic}/{mapping}/{task}")
 }
 
+/// Where everything of a connector lies; ends in `/`.
+pub fn connector_folder(connector: &str) -> String {
+    format!("{STATE_FOLDER}/{connector}/")
+}
+
+fn cluster_key(connector: &str, cluster_id: &str) -> String {
+    // An id is a short base64 text; anything else must not leave the folder.
+    let safe: String =
+        cluster_id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    format!("{}cluster-{safe}", connector_folder(connector))
+}
+
+/// Writes down that a connector goes on with another Kafka cluster than the one it began with.
+///
+/// # Errors
+/// The store refuses for good.
+pub async fn accept_cluster(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    cluster_id: &str,
+) -> Result<(), StoreError> {
+    let (key, body) = (cluster_key(connector, cluster_id), Body::Bytes(Bytes::from(cluster_id.to_owned())));
+    retrying(environment, || store.create(&key, &body, None)).await.map(|_| ())
+}
+
 /// Whether a connector has begun here before.
 ///
 /// # Errors
@@ -107,7 +133,7 @@ pub async fn claim(
         retrying(environment, || data.delete(&key)).await?;
         return Err(error);
     }
-    same_owner(data, &found, &mine)?;
+    same_owner(data, environment, &found, &mine).await?;
     if found.state != mine.state {
         let beside = "beside the data";
         return Err(LayoutError::Conflict(format!(
@@ -120,7 +146,7 @@ pub async fn claim(
     let Some(state) = state else { return Ok(()) };
     let mine = Marker { state: None, sink: Some(data.url().to_owned()), ..mine };
     let found: Marker = create_or_read(state, environment, &marker_key(connector), &mine).await?;
-    same_owner(state, &found, &mine)?;
+    same_owner(state, environment, &found, &mine).await?;
     if found.sink != mine.sink {
         return Err(LayoutError::Conflict(format!(
             "the state of connector {connector} at {} belongs to data at {}, this connector writes to {}. Give it another name, \
@@ -149,14 +175,25 @@ async fn alone(data: &dyn Store, environment: &Environment, connector: &str) -> 
     Ok(())
 }
 
-fn same_owner(store: &dyn Store, found: &Marker, mine: &Marker) -> Result<(), LayoutError> {
-    let differs = matches!((&found.cluster_id, &mine.cluster_id), (Some(found), Some(mine)) if found != mine);
-    if found.connector == mine.connector && !differs {
-        return Ok(());
+async fn same_owner(
+    store: &dyn Store,
+    environment: &Environment,
+    found: &Marker,
+    mine: &Marker,
+) -> Result<(), LayoutError> {
+    if found.connector == mine.connector {
+        let cluster = match (&found.cluster_id, &mine.cluster_id) {
+            (Some(found), Some(mine)) if found != mine => mine,
+            _ => return Ok(()),
+        };
+        let accepted = cluster_key(&mine.connector, cluster);
+        if retrying(environment, || store.head(&accepted)).await?.is_some() {
+            return Ok(());
+        }
     }
     Err(LayoutError::Conflict(format!(
         "the prefix {} was begun by connector {} on cluster {}, this is connector {} on cluster {}. Archive under a prefix of \
-         its own",
+         its own; if the cluster took the other's place, `sluice offsets accept-loss` goes on with it",
         store.url(),
         found.connector,
         found.cluster_id.as_deref().unwrap_or("unknown"),
@@ -182,11 +219,26 @@ pub async fn mapping(
     Ok((number, found))
 }
 
+/// The topic's newest mapping and its number, if it has one.
+///
+/// # Errors
+/// The store refuses, or the mapping is damaged.
+pub async fn find_mapping(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    topic: &str,
+) -> Result<Option<(u32, Mapping)>, LayoutError> {
+    let Some(number) = newest_mapping(store, environment, connector, topic).await? else { return Ok(None) };
+    let key = mapping_key(connector, topic, number);
+    Ok(read(store, environment, &key).await?.map(|mapping| (number, mapping)))
+}
+
 /// The number of the topic's newest mapping.
 ///
 /// # Errors
 /// The store refuses.
-pub async fn newest_mapping(
+async fn newest_mapping(
     store: &dyn Store,
     environment: &Environment,
     connector: &str,
@@ -227,21 +279,31 @@ async fn create_or_read<T: Serialize + for<'de> Deserialize<'de>>(
     key: &str,
     mine: &T,
 ) -> Result<T, LayoutError> {
-    let damaged = |why: &dyn std::fmt::Display| {
-        LayoutError::Conflict(format!("{}/{key} is damaged: {why}. Restore it from a backup", store.url()))
-    };
-    let text = serde_json::to_vec(mine).map_err(|error| damaged(&error))?;
+    let text = serde_json::to_vec(mine).map_err(|error| damaged(store, key, &error))?;
     let body = Body::Bytes(Bytes::from(text));
     loop {
         // Read first: the object is there at every start but the first.
-        if let Some(got) = retrying(environment, || store.get(key, ByteRange::All, None)).await? {
-            return serde_json::from_slice(&got.bytes).map_err(|error| damaged(&error));
+        if let Some(found) = read(store, environment, key).await? {
+            return Ok(found);
         }
         let created = retrying(environment, || store.create(key, &body, None)).await?;
         if created == Created::New {
             tracing::info!(url = store.url(), key, "first start: created");
         }
     }
+}
+
+async fn read<T: for<'de> Deserialize<'de>>(
+    store: &dyn Store,
+    environment: &Environment,
+    key: &str,
+) -> Result<Option<T>, LayoutError> {
+    let Some(got) = retrying(environment, || store.get(key, ByteRange::All, None)).await? else { return Ok(None) };
+    serde_json::from_slice(&got.bytes).map(Some).map_err(|error| damaged(store, key, &error))
+}
+
+fn damaged(store: &dyn Store, key: &str, why: &dyn std::fmt::Display) -> LayoutError {
+    LayoutError::Conflict(format!("{}/{key} is damaged: {why}. Restore it from a backup", store.url()))
 }
 
 #[cfg(test)]
@@ -267,6 +329,9 @@ mod tests {
         let data = MemoryStore::new();
         taken(&data, None, "c", Some("k1")).await;
         assert!(refused(&data, None, "c", Some("k2")).await.contains("on cluster k1"));
+        accept_cluster(&data, &Environment::system(), "c", "k2").await.unwrap();
+        taken(&data, None, "c", Some("k2")).await;
+        assert!(refused(&data, None, "c", Some("k3")).await.contains("on cluster k1"));
     }
 
     #[tokio::test]

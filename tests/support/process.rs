@@ -110,6 +110,19 @@ impl Setup {
         Running { child, log, before }
     }
 
+    /// Another command with these settings: exit status, stdout, stderr.
+    pub fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.args(arguments).arg("--config").arg(self.path("worker.yaml"));
+        command.arg("--connectors").arg(self.path("connectors")).env("NO_COLOR", "1");
+        if let Sink::Minio { key, secret, .. } = &self.sink {
+            command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
     /// Archives up to the present end and stops; panics with the worker's log if it does not end well.
     pub fn archive_to_the_end(&self) {
         let mut running = self.start(&["--until-caught-up"], "to-the-end.log");

@@ -2,7 +2,8 @@
 
 use super::*;
 use sluice::pipeline::source::At;
-use sluice::task::reset::{Plan, Wish, execute, plan};
+use sluice::pipeline::source::Isolation;
+use sluice::task::reset::{Plan, Subject, Wish, execute, plan};
 
 #[tokio::test]
 async fn a_decided_object_is_rebuilt_from_the_same_records_or_not_at_all() {
@@ -50,10 +51,22 @@ async fn retention_that_passed_the_position_stops_the_task() {
 
 /// What `sluice offsets` does: says what it would do, then does it.
 async fn accept(kafka: &MemoryKafka, store: &Arc<MemoryStore>, wish: Wish) -> Plan {
-    let world = world(kafka, store, "", "operator");
-    let planned = plan(&world.context, &wish).await.unwrap().unwrap();
-    assert_eq!(execute(&world.context, &wish).await.unwrap().unwrap(), planned);
+    let subject = subject(kafka, store);
+    let planned = plan(&subject, &wish).await.unwrap().unwrap();
+    assert_eq!(execute(&subject, &wish).await.unwrap().unwrap(), planned);
     planned
+}
+
+fn subject(kafka: &MemoryKafka, store: &Arc<MemoryStore>) -> Subject {
+    Subject {
+        topic: TOPIC.to_owned(),
+        isolation: Isolation::ReadCommitted,
+        by: "operator".to_owned(),
+        kafka: Arc::new(kafka.clone()),
+        store: Arc::clone(store) as Arc<dyn Store>,
+        log: Arc::new(log(store)),
+        environment: Environment::system(),
+    }
 }
 
 fn pays(numbers: std::ops::Range<i64>) -> Vec<(i32, MemoryRecord)> {
@@ -137,10 +150,10 @@ async fn a_topic_that_was_made_again_is_archived_beside_the_old_one_once_accepte
 async fn offsets_that_are_set_archive_again_under_new_keys() {
     let (kafka, store) = (kafka(1, &pays(0..30)), Arc::new(MemoryStore::new()));
     world(&kafka, &store, "", "w").to_the_end().await.unwrap();
-    let outside = world(&kafka, &store, "", "w");
+    let outside = subject(&kafka, &store);
     for offset in [-1, 31] {
         let wish = Wish::Set { partition: 0, offset };
-        let error = execute(&outside.context, &wish).await.unwrap_err();
+        let error = execute(&outside, &wish).await.unwrap_err();
         assert!(error.to_string().contains("offsets 0 to 30"), "{error}");
     }
     accept(&kafka, &store, Wish::Set { partition: 0, offset: 10 }).await;
