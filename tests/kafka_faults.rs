@@ -6,50 +6,11 @@
 
 mod support;
 
-use std::process::Command;
-
 use sluice::kafka::native;
 use sluice::pipeline::source::{Isolation, SourceError};
-use support::kafka::{Oracle, Reading, address, config, ends, repository, request, sockets_to, unique};
-
-/// Brokers that live as long as this.
-struct Brokers {
-    dir: tempfile::TempDir,
-    count: usize,
-}
-
-impl Brokers {
-    fn start(count: usize) -> Self {
-        let brokers = Self { dir: tempfile::tempdir().unwrap(), count };
-        brokers.run(&["start"], &["--brokers", &count.to_string()]);
-        brokers
-    }
-
-    fn run(&self, command: &[&str], arguments: &[&str]) -> String {
-        let output = Command::new(repository().join("dev/kafka"))
-            .args(command)
-            .args(["--run-dir", &self.dir.path().display().to_string()])
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "dev/kafka {command:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn address(&self) -> String {
-        let line = self.run(&["env"], &[]);
-        line.trim().strip_prefix("export SLUICE_TEST_KAFKA=").unwrap().to_owned()
-    }
-}
-
-impl Drop for Brokers {
-    fn drop(&mut self) {
-        let _ = Command::new(repository().join("dev/kafka"))
-            .args(["kill", "--run-dir", &self.dir.path().display().to_string()])
-            .args((1..=self.count).map(|broker| broker.to_string()))
-            .status();
-    }
-}
+use support::brokers::Brokers;
+use support::kafka::{Oracle, Reading, address, config, ends, request, sockets_to, unique};
+use support::librdkafka;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
@@ -84,6 +45,7 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
         eprintln!("round {round}: {} waits", reading.waits);
     }
     assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
+    assert_eq!(reading.sorted(), librdkafka::read(&address, &topic, Isolation::ReadCommitted).lines);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -156,4 +118,5 @@ async fn the_replica_in_the_client_s_rack_is_read() {
     oracle.ask(&format!("produce {topic} 0 lz4 500 100"));
     reading.until(&ends(&*kafka, &wanted).await).await;
     assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
+    assert_eq!(reading.sorted(), librdkafka::read(&address, &topic, Isolation::ReadCommitted).lines);
 }

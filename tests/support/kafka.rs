@@ -109,7 +109,7 @@ impl Drop for Oracle {
     }
 }
 
-fn hex(bytes: Option<&[u8]>) -> String {
+pub(super) fn hex(bytes: Option<&[u8]>) -> String {
     match bytes {
         None => "-".into(),
         Some(bytes) if bytes.len() > 100 => format!("{}#{:08x}", bytes.len(), crc32c::crc32c(bytes)),
