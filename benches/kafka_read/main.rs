@@ -57,7 +57,8 @@ async fn read(name: &str, kafka: &dyn Kafka, topic: &str) {
         }
     }
     let budget = Budget::new(192 << 20);
-    let request = ReadRequest { topic: topic.to_owned(), topic_id: info.id, isolation, starts, budget };
+    let seen = Vec::new();
+    let request = ReadRequest { topic: topic.to_owned(), topic_id: info.id, isolation, starts, seen, budget };
     let _ = std::fs::write("/proc/self/clear_refs", "5");
     let (cpu, wall) = (cpu_seconds(), Instant::now());
     let (sender, mut events) = mpsc::channel(8);

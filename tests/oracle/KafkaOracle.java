@@ -145,8 +145,10 @@ public class KafkaOracle {
                 List.of(new RecordHeader("a", bytes("1")), new RecordHeader("a", bytes("2")), new RecordHeader("b", (byte[]) null)),
                 List.of(new RecordHeader("", new byte[0]), new RecordHeader("\u00fc\u4e2d", bytes("x"))));
             for (byte[] key : keys) for (byte[] value : values) for (List<Header> each : headers) {
+                boolean large = value != null && value.length > 100_000;
+                if (large && !each.isEmpty()) continue;
                 producer.send(new ProducerRecord<>(topic, 0, 1700000000000L, key, value, each));
-                if (value != null && value.length > 100_000) producer.flush();
+                if (large) producer.flush();
             }
             producer.flush();
         }

@@ -45,6 +45,8 @@ pub fn read(address: &str, topic: &str, isolation: Isolation) -> Seen {
         .set("allow.auto.create.topics", "false")
         .set("auto.offset.reset", "error")
         .set("check.crcs", "true")
+        // The end is only told after this wait.
+        .set("fetch.wait.max.ms", "10")
         .set("isolation.level", isolation)
         .set("log_level", "3")
         .create()

@@ -12,9 +12,10 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
+use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
-    MetadataResponse, RequestHeader, TopicName,
+    MetadataResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, RequestHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -47,6 +48,10 @@ pub struct State {
     /// Highest versions of ApiVersions, Metadata, ListOffsets, Fetch.
     pub versions: [i16; 4],
     pub sessions: bool,
+    /// (leader epoch, first offset), ascending; `None`: the brokers don't know the question.
+    pub epochs: Option<Vec<(i32, i64)>>,
+    /// (broker, current leader epoch, epoch asked for).
+    pub epochs_asked: Vec<(i32, i32, i32)>,
 }
 
 pub struct FakeCluster {
@@ -68,6 +73,8 @@ impl FakeCluster {
             addresses: BTreeMap::new(),
             versions: [3, 13, 8, 17],
             sessions: true,
+            epochs: None,
+            epochs_asked: Vec::new(),
         }));
         for broker in 1..=count {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -138,11 +145,13 @@ async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> 
                 answer.encode(&mut out, 0).ok()?;
             }
             ApiKey::ApiVersions => {
-                let keys = [(18, 0, versions[0]), (3, 0, versions[1]), (2, 0, versions[2]), (1, 0, versions[3])];
-                let keys = keys.map(|(key, lowest, highest)| {
+                let mut keys =
+                    vec![(18, 0, versions[0]), (3, 0, versions[1]), (2, 0, versions[2]), (1, 0, versions[3])];
+                keys.extend(state.lock().unwrap().epochs.is_some().then_some((23, 2, 4)));
+                let keys = keys.into_iter().map(|(key, lowest, highest)| {
                     ApiVersion::default().with_api_key(key).with_min_version(lowest).with_max_version(highest)
                 });
-                ApiVersionsResponse::default().with_api_keys(keys.to_vec()).encode(&mut out, version).ok()?;
+                ApiVersionsResponse::default().with_api_keys(keys.collect()).encode(&mut out, version).ok()?;
             }
             ApiKey::Metadata => {
                 let mut state = state.lock().unwrap();
@@ -152,6 +161,10 @@ async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> 
             ApiKey::ListOffsets => {
                 let request = ListOffsetsRequest::decode(&mut frame, version).ok()?;
                 list_offsets(&state.lock().unwrap(), &request).encode(&mut out, version).ok()?;
+            }
+            ApiKey::OffsetForLeaderEpoch => {
+                let request = OffsetForLeaderEpochRequest::decode(&mut frame, version).ok()?;
+                epoch_end(&mut state.lock().unwrap(), broker, &request).encode(&mut out, version).ok()?;
             }
             ApiKey::Fetch => {
                 let request = FetchRequest::decode(&mut frame, version).ok()?;
@@ -195,6 +208,23 @@ fn list_offsets(state: &State, request: &ListOffsetsRequest) -> ListOffsetsRespo
     let partition = ListOffsetsPartitionResponse::default().with_offset(offset);
     let topic = ListOffsetsTopicResponse::default().with_partitions(vec![partition]);
     ListOffsetsResponse::default().with_topics(vec![topic])
+}
+
+/// As `LeaderEpochFileCache.endOffsetFor` of Kafka has it.
+fn epoch_end(state: &mut State, broker: i32, request: &OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+    let asked = &request.topics[0].partitions[0];
+    state.epochs_asked.push((broker, asked.current_leader_epoch, asked.leader_epoch));
+    let epochs = state.epochs.clone().unwrap_or_default();
+    let log_end = state.log.last().map_or(state.log_start, |batch| batch.1 + 1);
+    let (epoch, end) = match epochs.iter().position(|&(epoch, _)| epoch > asked.leader_epoch) {
+        None if epochs.last().is_some_and(|&(epoch, _)| epoch == asked.leader_epoch) => (asked.leader_epoch, log_end),
+        None => (-1, -1),
+        Some(0) => (asked.leader_epoch, epochs[0].1),
+        Some(next) => (epochs[next - 1].0, epochs[next].1),
+    };
+    let found = EpochEndOffset::default().with_leader_epoch(epoch).with_end_offset(end);
+    let topic = OffsetForLeaderTopicResult::default().with_partitions(vec![found]);
+    OffsetForLeaderEpochResponse::default().with_topics(vec![topic])
 }
 
 /// `wanted` is the session: offset and size that were asked for last.

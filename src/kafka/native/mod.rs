@@ -93,16 +93,6 @@ impl Kafka for NativeKafka {
         self.coordinators.commit(&self.cluster, group, topic, offsets).await
     }
 
-    async fn truncated_to(
-        &self,
-        topic: &str,
-        partition: i32,
-        leader_epoch: i32,
-        offset: i64,
-    ) -> Result<Option<i64>, SourceError> {
-        offsets::truncated_to(&self.cluster, topic, partition, leader_epoch, offset).await
-    }
-
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader {
         let stop = CancellationToken::new();
         let stopped = stop.clone();

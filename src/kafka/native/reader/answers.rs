@@ -102,10 +102,14 @@ impl Reading {
         let position = partition.position;
         let walked = walk(position, &fetched.records);
         let end_offset = if committed { fetched.last_stable_offset } else { fetched.high_watermark };
-        if walked.last_epoch >= 0 {
+        let moved = walked.next_offset > position;
+        if moved {
+            // From here on the log read under this leader needs no other proof.
+            if partition.known().is_none() {
+                partition.proven = Some((partition.leader, partition.leader_epoch));
+            }
             partition.last_fetched_epoch = walked.last_epoch;
         }
-        let moved = walked.next_offset > position;
         if !fetched.records.is_empty() {
             partition.served = self.answers;
         }
@@ -195,7 +199,7 @@ impl Reading {
                     Some((leader, epoch))
                         if epoch > partition.leader_epoch && self.cluster.address(leader).is_some() =>
                     {
-                        (partition.leader, partition.leader_epoch) = (leader, epoch);
+                        partition.follow(leader, epoch);
                         partition.retry_at = None;
                     }
                     _ => {
@@ -229,6 +233,7 @@ impl Reading {
             Ok(_) => {
                 partition.misplaced += 1;
                 partition.status = Status::Reading;
+                partition.follow(partition.leader, partition.leader_epoch);
             }
             Err(error @ SourceError::Unreachable { .. }) => {
                 partition.status = Status::Homeless;

@@ -68,13 +68,7 @@ impl Reading {
                 homeless = true;
                 continue;
             }
-            if found.leader != partition.leader || found.leader_epoch != partition.leader_epoch {
-                partition.replica = None;
-            }
-            (partition.leader, partition.leader_epoch) = (found.leader, found.leader_epoch);
-            if partition.status == Status::Homeless {
-                partition.status = Status::Reading;
-            }
+            partition.follow(found.leader, found.leader_epoch);
         }
         match missing {
             None => self.missing_since = None,

@@ -1,13 +1,14 @@
 //! A running read of one topic: one connection per broker that leads some of its partitions, one fetch under way on each.
 //!
 //! Owns: the loop, which partitions are fetched from which broker next, failures. Does not own: what answers
-//! ([`answers`]) and metadata ([`leaders`]) mean, a fetch itself ([`super::fetching`]), decoding ([`super::decoding`]).
+//! ([`answers`]) and metadata ([`leaders`]) mean, whether the log is the same ([`proofs`]), a fetch itself ([`super::fetching`]), decoding ([`super::decoding`]).
 //!
 //! Everything is decided in one task: questions are futures that it polls, so there are no locks and no order to get wrong.
 //! A partition's answers are decoded in the order they came; the next fetch goes out while the last answer is decoded.
 
 mod answers;
 mod leaders;
+mod proofs;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::kafka::native::messages::fetch::{Fetch, FetchPartition};
 use crate::kafka::native::messages::metadata::TopicMetadata;
 use crate::kafka::native::partition::{Partition, Status};
 use crate::kafka::native::reader::leaders::METADATA_AGE;
+use crate::kafka::native::reader::proofs::Proof;
 use crate::kafka::native::session::Session;
 use crate::pipeline::source::{Isolation, ReadRequest, SourceError, SourceEvent};
 
@@ -81,6 +83,8 @@ pub struct Reading {
     brokers: BTreeMap<i32, Broker>,
     fetches: FuturesUnordered<BoxFuture<'static, Done>>,
     ends: FuturesUnordered<BoxFuture<'static, Ends>>,
+    proofs: FuturesUnordered<BoxFuture<'static, Proof>>,
+    told_no_epochs: bool,
     metadata: Option<BoxFuture<'static, Result<Option<TopicMetadata>, SourceError>>>,
     metadata_at: Instant,
     metadata_backoff: Backoff,
@@ -111,8 +115,11 @@ impl Reading {
                 sender
             })
             .collect();
+        let seen = |wanted| request.seen.iter().find(|(partition, _)| *partition == wanted).map(|(_, seen)| *seen);
         let partition = |&(partition, offset): &(i32, i64)| {
-            (partition, Partition::new(partition, offset, BACKOFF, PARTITION_BYTES))
+            let mut new = Partition::new(partition, offset, BACKOFF, PARTITION_BYTES);
+            new.seen = seen(partition).and_then(|seen| Some((seen.offset, seen.leader_epoch?)));
+            (partition, new)
         };
         Self {
             partitions: request.starts.iter().map(partition).collect(),
@@ -124,6 +131,8 @@ impl Reading {
             brokers: BTreeMap::new(),
             fetches: FuturesUnordered::new(),
             ends: FuturesUnordered::new(),
+            proofs: FuturesUnordered::new(),
+            told_no_epochs: false,
             metadata: None,
             metadata_at: now,
             metadata_backoff: BACKOFF,
@@ -140,6 +149,7 @@ impl Reading {
         while self.partitions.values().any(|partition| partition.status != Status::Ended) {
             let now = Instant::now();
             self.start_metadata(now);
+            self.start_proofs();
             self.start_fetches(now);
             let wake = self.next_wake(now);
             tokio::select! {
@@ -147,6 +157,7 @@ impl Reading {
                 Some(done) = self.fetches.next() => self.on_fetch(done),
                 Some(decoded) = self.decoded.recv() => self.on_decoded(decoded),
                 Some((partition, ends)) = self.ends.next() => self.on_ends(partition, ends),
+                Some(proof) = self.proofs.next() => self.on_proof(proof),
                 answer = async { match &mut self.metadata { Some(asked) => asked.await, None => std::future::pending().await } } => {
                     self.metadata = None;
                     self.on_metadata(answer);

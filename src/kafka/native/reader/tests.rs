@@ -13,6 +13,7 @@ use crate::kafka::contract_services::config;
 use crate::kafka::native;
 use crate::kafka::native::fake_broker::{self, FakeCluster, Reply, TOPIC, error, partition};
 use crate::pipeline::budget::Budget;
+use crate::pipeline::source::Position;
 
 fn batch(first: i64, count: i64, value_bytes: usize) -> (i64, i64, Vec<u8>) {
     let records: Vec<Record> = (first..first + count)
@@ -39,12 +40,18 @@ fn batch(first: i64, count: i64, value_bytes: usize) -> (i64, i64, Vec<u8>) {
 }
 
 async fn read(cluster: &FakeCluster, offset: i64) -> Read {
+    read_after(cluster, offset, None).await
+}
+
+/// A read where a former one came to `seen`.
+async fn read_after(cluster: &FakeCluster, offset: i64, seen: Option<Position>) -> Read {
     let kafka = native::connect(&config(&cluster.address())).await.unwrap();
     let request = ReadRequest {
         topic: TOPIC.into(),
         topic_id: None,
         isolation: Isolation::ReadCommitted,
         starts: vec![(0, offset)],
+        seen: seen.map(|seen| (0, seen)).into_iter().collect(),
         budget: Budget::new(64 << 20),
     };
     Read::with_request(&*kafka, request)
@@ -124,6 +131,81 @@ async fn a_log_that_went_another_way_is_a_truncation() {
         partitions.map(|topic| topic.partitions[0].last_fetched_epoch).collect()
     });
     assert_eq!(epochs, [-1, 5], "the epoch of the last batch is sent once there is one");
+}
+
+fn seen(offset: i64, leader_epoch: i32) -> Option<Position> {
+    Some(Position { offset, leader_epoch: Some(leader_epoch) })
+}
+
+#[tokio::test]
+async fn a_log_that_went_another_way_while_nobody_read_is_a_truncation() {
+    // Epoch 4 ended at 6, then the log was written on from there in epoch 5: all of it is longer than what was seen.
+    for (start, before, end) in [(0, seen(10, 4), 6), (2, seen(10, 3), 0), (6, seen(11, 6), 0)] {
+        let cluster = FakeCluster::start(1).await;
+        cluster.with(|state| {
+            state.log.push(batch(0, 20, 10));
+            state.epochs = Some(vec![(4, 0), (5, 6)]);
+        });
+        let failure = read_after(&cluster, start, before).await.failure().await;
+        let offset = before.unwrap().offset;
+        assert!(
+            matches!(failure, SourceError::Truncated { offset: at, end_offset, .. } if at == offset && end_offset == end),
+            "{before:?}: {failure}"
+        );
+        assert_eq!(cluster.with(|state| state.fetches.len()), 0, "nothing was read before");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_the_same_is_read_on() {
+    for before in [seen(6, 4), seen(20, 5), seen(3, 4), Some(Position { offset: 99, leader_epoch: None }), None] {
+        let cluster = FakeCluster::start(1).await;
+        cluster.with(|state| {
+            state.log.push(batch(0, 20, 10));
+            state.epochs = Some(vec![(4, 0), (5, 6)]);
+        });
+        let mut reading = read_after(&cluster, 1, before).await;
+        assert_eq!(offsets(&mut reading, 19).await.len(), 19);
+        let asked = before.and_then(|seen| seen.leader_epoch).map(|epoch| (1, 5, epoch));
+        assert_eq!(cluster.with(|state| state.epochs_asked.clone()), Vec::from_iter(asked), "{before:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_new_leader_is_asked_before_it_is_read() {
+    let cluster = FakeCluster::start(2).await;
+    cluster.with(|state| {
+        state.log.push(batch(0, 2, 10));
+        state.epochs = Some(vec![(5, 0)]);
+        // The oldest fetches say nothing of epochs themselves.
+        state.versions[3] = 10;
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+    cluster.with(|state| {
+        (state.leader, state.leader_epoch) = (2, 6);
+        state.log.push(batch(2, 1, 10));
+        state.epochs = Some(vec![(5, 0), (6, 2)]);
+    });
+    cluster.reply(1, |request| partition(request, error(6)));
+    assert_eq!(offsets(&mut reading, 1).await, [2]);
+    assert_eq!(cluster.with(|state| state.epochs_asked.clone()), [(2, 6, 5)]);
+    cluster.with(|state| {
+        (state.leader, state.leader_epoch) = (1, 7);
+        state.log.push(batch(3, 9, 10));
+        state.epochs = Some(vec![(5, 0), (7, 1)]);
+    });
+    cluster.reply(2, |request| partition(request, error(6)));
+    let failure = reading.failure().await;
+    assert!(matches!(failure, SourceError::Truncated { offset: 3, end_offset: 1, .. }), "{failure}");
+}
+
+#[tokio::test]
+async fn brokers_that_know_no_epochs_are_read_all_the_same() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 5, 10)));
+    let mut reading = read_after(&cluster, 1, seen(5, 5)).await;
+    assert_eq!(offsets(&mut reading, 4).await, [1, 2, 3, 4]);
 }
 
 #[tokio::test]
