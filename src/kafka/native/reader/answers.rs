@@ -12,7 +12,7 @@ use super::{PARTITION_BYTES, Reading, STUCK_LIMIT, is_session_error};
 use crate::kafka::native::decode::Fetched;
 use crate::kafka::native::decoding::Job;
 use crate::kafka::native::fetching::Done;
-use crate::kafka::native::messages::fetch::{FetchAnswer, FetchedPartition};
+use crate::kafka::native::messages::fetch::{BY_TOPIC_ID, FetchAnswer, FetchedPartition};
 use crate::kafka::native::partition::{Status, walk};
 use crate::kafka::native::{errors, offsets};
 use crate::pipeline::budget::Permit;
@@ -40,9 +40,15 @@ impl Reading {
             return self.broker_failed(done.broker, &format!("fetch: {}", errors::name(answer.error)));
         }
         broker.session.answered(answer.session_id);
+        let by_name = done.version.is_some_and(|version| version < BY_TOPIC_ID);
         broker.backoff.reset();
         if answer.throttle_ms > 0 {
             broker.retry_at = Some(now + Duration::from_millis(answer.throttle_ms as u64));
+        }
+        if by_name {
+            self.tell_no_ids(
+                "Kafka before 3.1 takes no topic ids in fetches: a topic that is deleted and made again within a minute may not be noticed",
+            );
         }
         self.on_answer(done.broker, &done.asked, answer, permit);
     }

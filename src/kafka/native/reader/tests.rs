@@ -114,6 +114,43 @@ async fn the_oldest_kafka_is_read_by_name_and_without_ids() {
     assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("Fetch 0 to 9")), "{error}");
 }
 
+/// What is logged on this thread, on which a test's tasks run as well.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn brokers_without_topic_ids_are_told_once() {
+    for (metadata, fetch, said) in [(9, 10, Some("before 2.8")), (11, 12, Some("before 3.1")), (12, 13, None)] {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let cluster = FakeCluster::start(1).await;
+        cluster.with(|state| {
+            state.versions = [3, metadata, 8, fetch];
+            state.log.push(batch(0, 2, 10));
+        });
+        let mut reading = read(&cluster, 0).await;
+        assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+        cluster.with(|state| state.log.push(batch(2, 1, 10)));
+        assert_eq!(offsets(&mut reading, 1).await, [2]);
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("is deleted and made again").count(), usize::from(said.is_some()), "{text}");
+        assert!(said.is_none_or(|said| text.contains(said)), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_log_that_went_another_way_is_a_truncation() {
     let cluster = FakeCluster::start(1).await;
