@@ -7,6 +7,7 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use sluice::kafka::native;
 use sluice::pipeline::source::{At, Isolation, Kafka, Position, SourceError};
@@ -226,6 +227,23 @@ async fn an_old_kafka_s_topics_are_read_as_others_read_them() {
     compaction(&mut cluster).await;
     let topic = cluster.create("known-by-id", 1, "");
     assert!(cluster.kafka.topic(&topic).await.unwrap().unwrap().id.is_some(), "fetches alone do without ids there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_retention_of_a_topic_is_told() {
+    let Some(mut cluster) = Cluster::shared().await else { return };
+    let kafka = Arc::clone(&cluster.kafka);
+    for (settings, retention) in [
+        ("retention.ms=7200000", Some(Duration::from_secs(7200))),
+        // What dev/kafka sets for the broker.
+        ("", None),
+        ("cleanup.policy=compact retention.ms=7200000", None),
+    ] {
+        let topic = cluster.create("retention", 1, settings);
+        assert_eq!(kafka.retention(&topic).await.unwrap(), retention, "{settings}");
+    }
+    let error = kafka.retention(&unique("no-such")).await.unwrap_err();
+    assert!(matches!(error, SourceError::NoTopic { .. }), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -92,7 +92,7 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
     /// `None`: no such topic. Never creates one.
     async fn topic(&self, name: &str) -> Result<Option<TopicInfo>, SourceError>;
 
-    /// How long the topic keeps its records; `None` where the client can't tell.
+    /// How long the topic keeps its records; `None`: without end, or the client can't tell.
     async fn retention(&self, _topic: &str) -> Result<Option<Duration>, SourceError> {
         Ok(None)
     }

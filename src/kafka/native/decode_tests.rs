@@ -314,11 +314,13 @@ fn old_message_formats_are_named() {
 
 #[test]
 fn claims_that_the_bytes_do_not_hold_allocate_nothing() {
-    let mut bytes = encode(&[theirs(0, "a")], Compression::None);
-    patch(&mut bytes, 57, &i32::MAX.to_be_bytes());
-    patch(&mut bytes, 23, &i32::MAX.to_be_bytes());
-    let error = decode(fetched(bytes, 0)).2.unwrap();
-    assert_eq!(error.error, BatchError::Record { base_offset: 0, what: "more records than bytes" });
+    for (count, what) in [(1_000_000, "more records than bytes"), (i32::MAX, "more records than a batch may hold")] {
+        let mut bytes = encode(&[theirs(0, "a")], Compression::None);
+        patch(&mut bytes, 57, &count.to_be_bytes());
+        patch(&mut bytes, 23, &i32::MAX.to_be_bytes());
+        let error = decode(fetched(bytes, 0)).2.unwrap();
+        assert_eq!(error.error, BatchError::Record { base_offset: 0, what });
+    }
     let mut bytes = encode(&[theirs(0, "a")], Compression::None);
     patch(&mut bytes, 8, &i32::MAX.to_be_bytes());
     let (read, next, error) = decode(fetched(bytes, 0));

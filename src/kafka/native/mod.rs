@@ -23,6 +23,8 @@ mod errors;
 #[cfg(test)]
 mod fake_broker;
 mod fetching;
+#[cfg(test)]
+mod fuzz;
 mod group_offsets;
 mod messages;
 mod oauth;
@@ -31,6 +33,7 @@ mod output;
 mod partition;
 mod reader;
 mod records;
+mod retention;
 mod sasl;
 mod scram;
 mod security;
@@ -40,6 +43,7 @@ mod tls;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -83,6 +87,10 @@ impl Kafka for NativeKafka {
         let mut partitions: Vec<i32> = topic.partitions.iter().map(|partition| partition.partition).collect();
         partitions.sort_unstable();
         Ok(Some(TopicInfo { name: name.to_owned(), id: topic_id(topic.id), partitions }))
+    }
+
+    async fn retention(&self, topic: &str) -> Result<Option<Duration>, SourceError> {
+        retention::retention(&self.cluster, topic).await
     }
 
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError> {
