@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -20,6 +21,7 @@ use kafka_protocol::messages::{
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub const TOPIC: &str = "t";
@@ -29,6 +31,10 @@ pub enum Reply {
     Answer(Box<dyn FnOnce(&FetchRequest) -> FetchResponse + Send>),
     /// These bytes as they are, then the connection is closed.
     Raw(Vec<u8>),
+    /// Nothing, ever: the connection stays open.
+    Hang,
+    /// The log, in pieces with this pause before each.
+    Slow(Duration),
 }
 
 /// What all brokers of a cluster share.
@@ -43,6 +49,8 @@ pub struct State {
     pub replies: BTreeMap<i32, VecDeque<Reply>>,
     /// (broker, request).
     pub fetches: Vec<(i32, FetchRequest)>,
+    /// When each of them came.
+    pub fetched_at: Vec<Instant>,
     pub metadata_asked: usize,
     pub addresses: BTreeMap<i32, u16>,
     /// Highest versions of ApiVersions, Metadata, ListOffsets, Fetch.
@@ -69,6 +77,7 @@ impl FakeCluster {
             log_start: 0,
             replies: BTreeMap::new(),
             fetches: Vec::new(),
+            fetched_at: Vec::new(),
             metadata_asked: 0,
             addresses: BTreeMap::new(),
             versions: [3, 13, 8, 17],
@@ -169,7 +178,13 @@ async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> 
             ApiKey::Fetch => {
                 let request = FetchRequest::decode(&mut frame, version).ok()?;
                 match fetch(&state, broker, &request, &mut wanted).await {
-                    Ok(answer) => answer.encode(&mut out, version).ok()?,
+                    Ok((answer, pause)) => {
+                        answer.encode(&mut out, version).ok()?;
+                        if let Some(pause) = pause {
+                            trickle(&mut stream, &out, pause).await?;
+                            continue;
+                        }
+                    }
                     Err(raw) => {
                         stream.write_all(&raw).await.ok()?;
                         return None;
@@ -210,6 +225,16 @@ fn list_offsets(state: &State, request: &ListOffsetsRequest) -> ListOffsetsRespo
     ListOffsetsResponse::default().with_topics(vec![topic])
 }
 
+/// Writes an answer in four pieces.
+async fn trickle(stream: &mut TcpStream, answer: &[u8], pause: Duration) -> Option<()> {
+    let whole = [&(answer.len() as i32).to_be_bytes(), answer].concat();
+    for piece in whole.chunks(whole.len().div_ceil(4)) {
+        tokio::time::sleep(pause).await;
+        stream.write_all(piece).await.ok()?;
+    }
+    Some(())
+}
+
 /// As `LeaderEpochFileCache.endOffsetFor` of Kafka has it.
 fn epoch_end(state: &mut State, broker: i32, request: &OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
     let asked = &request.topics[0].partitions[0];
@@ -233,7 +258,7 @@ async fn fetch(
     broker: i32,
     request: &FetchRequest,
     wanted: &mut Option<(i64, i32)>,
-) -> Result<FetchResponse, Vec<u8>> {
+) -> Result<(FetchResponse, Option<Duration>), Vec<u8>> {
     if let Some(each) = request.topics.first().map(|topic| &topic.partitions[0]) {
         *wanted = Some((each.fetch_offset, each.partition_max_bytes));
     } else if !request.forgotten_topics_data.is_empty() {
@@ -242,13 +267,16 @@ async fn fetch(
     let reply = {
         let mut state = state.lock().unwrap();
         state.fetches.push((broker, request.clone()));
+        state.fetched_at.push(Instant::now());
         state.replies.get_mut(&broker).and_then(VecDeque::pop_front)
     };
-    match reply {
-        Some(Reply::Answer(answer)) => return Ok(answer(request)),
+    let pause = match reply {
+        Some(Reply::Answer(answer)) => return Ok((answer(request), None)),
         Some(Reply::Raw(bytes)) => return Err(bytes),
-        None => {}
-    }
+        Some(Reply::Hang) => std::future::pending().await,
+        Some(Reply::Slow(pause)) => Some(pause),
+        None => None,
+    };
     let (records, end, sessions) = {
         let state = state.lock().unwrap();
         let offset = wanted.map_or(i64::MAX, |wanted| wanted.0);
@@ -258,7 +286,7 @@ async fn fetch(
     };
     if records.is_empty() {
         // A short long poll.
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let data = error(0)
         .with_high_watermark(end)
@@ -266,5 +294,5 @@ async fn fetch(
         .with_log_start_offset(0)
         .with_records(Some(records.into()));
     let answer = if wanted.is_some() { partition(request, data) } else { FetchResponse::default() };
-    Ok(answer.with_session_id(if sessions { 9 } else { 0 }))
+    Ok((answer.with_session_id(if sessions { 9 } else { 0 }), pause))
 }

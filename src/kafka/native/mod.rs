@@ -105,7 +105,7 @@ impl Kafka for NativeKafka {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let reading = reader::Reading::new(Arc::clone(&self.cluster), request, events, &stop);
-        tokio::spawn(async move { stopped.run_until_cancelled(reading.run()).await });
+        tokio::spawn(async move { stopped.run_until_cancelled(reading.run_to_the_end()).await });
         Reader::new(stop)
     }
 }

@@ -69,6 +69,8 @@ impl Reading {
     }
 
     pub(super) fn on_answer(&mut self, broker: i32, asked: &[(i32, i64)], answer: FetchAnswer, mut permit: Permit) {
+        #[cfg(test)]
+        assert!(!tests::PANIC.get(), "as the test wants");
         self.answers += 1;
         for topic in answer.topics {
             for fetched in topic.partitions {
@@ -248,5 +250,13 @@ impl Reading {
             }
             Err(error) => self.fail(id, error),
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    thread_local! {
+        /// The reader of this thread is to panic.
+        pub(in crate::kafka::native::reader) static PANIC: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
     }
 }

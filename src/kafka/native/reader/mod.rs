@@ -11,12 +11,13 @@ mod leaders;
 mod proofs;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -24,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::kafka::backoff::Backoff;
 use crate::kafka::native::cluster::Cluster;
 use crate::kafka::native::connection::Connection;
-use crate::kafka::native::decoding::{self, Decoded, Job};
+use crate::kafka::native::decoding::{self, Decoded, Job, panic_text};
 use crate::kafka::native::errors;
 use crate::kafka::native::fetching::{self, Done};
 use crate::kafka::native::messages::fetch::{Fetch, FetchPartition};
@@ -144,10 +145,25 @@ impl Reading {
         }
     }
 
-    /// Reads until nobody listens or every partition failed.
-    pub async fn run(mut self) {
+    /// Reads until nobody listens or every partition failed; a mistake of ours is a failure of every partition.
+    pub async fn run_to_the_end(self) {
+        let events = self.events.clone();
+        let (topic, starts) = (self.request.topic.clone(), self.request.starts.clone());
+        let Err(panic) = AssertUnwindSafe(self.run()).catch_unwind().await else { return };
+        let message = format!("the reader panicked: {}", panic_text(&*panic));
+        for (partition, offset) in starts {
+            let what = format!("topic {topic} partition {partition}");
+            let error = SourceError::Unreachable { what, message: message.clone() };
+            if events.send(SourceEvent::Failed { partition, offset, error }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn run(mut self) {
         while self.partitions.values().any(|partition| partition.status != Status::Ended) {
             let now = Instant::now();
+            self.check_decoders();
             self.start_metadata(now);
             self.start_proofs();
             self.start_fetches(now);
@@ -245,10 +261,34 @@ impl Reading {
         }
     }
 
+    fn decoder(&self, partition: i32) -> usize {
+        usize::try_from(partition).unwrap_or(0) % self.jobs.len().max(1)
+    }
+
     fn job(&self, partition: i32, job: Job) {
-        let index = usize::try_from(partition).unwrap_or(0) % self.jobs.len().max(1);
-        // A decoder that is gone saw that nobody listens; so will this task.
-        let _ = self.jobs.get(index).map(|jobs| jobs.send(job));
+        // A decoder that is gone saw that nobody listens, or is found by `check_decoders`.
+        let _ = self.jobs.get(self.decoder(partition)).map(|jobs| jobs.send(job));
+    }
+
+    /// A decoder ends when nobody listens; one that ended before is a mistake of ours, and nothing of its partitions would
+    /// ever come again.
+    fn check_decoders(&mut self) {
+        let ended: Vec<bool> = self.jobs.iter().map(mpsc::UnboundedSender::is_closed).collect();
+        if !ended.contains(&true) || self.events.is_closed() {
+            return;
+        }
+        let of_ended: Vec<i32> = self.partitions.keys().copied().filter(|&id| ended[self.decoder(id)]).collect();
+        for partition in self.partitions.values_mut().filter(|each| of_ended.contains(&each.partition)) {
+            if partition.status == Status::Ended {
+                continue;
+            }
+            partition.status = Status::Ended;
+            let (id, offset) = (partition.partition, partition.position);
+            let what = format!("topic {} partition {id}", self.request.topic);
+            let error = SourceError::Unreachable { what, message: "the task that decodes it ended".into() };
+            let (events, event) = (self.events.clone(), SourceEvent::Failed { partition: id, offset, error });
+            tokio::spawn(async move { events.send(event).await });
+        }
     }
 
     /// Ends a partition; its failure comes after all that was fetched before.

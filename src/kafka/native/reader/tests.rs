@@ -399,3 +399,97 @@ async fn a_new_topic_id_is_a_recreated_topic() {
     let failure = reading.failure().await;
     assert!(matches!(&failure, SourceError::Recreated { found, .. } if found == &"02".repeat(16)), "{failure}");
 }
+
+#[tokio::test]
+async fn a_broker_that_says_nothing_is_left_for_a_new_connection() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| {
+        state.log.push(batch(0, 3, 10));
+        state.replies.entry(1).or_default().push_back(Reply::Hang);
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 3).await, [0, 1, 2]);
+    let epochs: Vec<i32> = cluster.with(|state| state.fetches.iter().map(|(_, each)| each.session_epoch).collect());
+    assert_eq!(epochs[..2], [0, 0], "each connection has a session of its own");
+}
+
+#[tokio::test]
+async fn a_slow_broker_is_waited_for() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| {
+        state.log.push(batch(0, 3, 10_000));
+        state.replies.entry(1).or_default().push_back(Reply::Slow(Duration::from_millis(2600)));
+    });
+    // Longer in all than any limit, but never silent for so long.
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 3).await, [0, 1, 2]);
+    assert_eq!(cluster.with(|state| state.fetches[0].1.session_epoch), 0);
+    assert!(
+        cluster.with(|state| state.fetches.iter().skip(1).all(|(_, each)| each.session_epoch > 0)),
+        "one connection"
+    );
+}
+
+#[tokio::test]
+async fn a_throttled_client_keeps_quiet() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 3, 10)));
+    cluster.reply(1, |request| {
+        let end = error(0).with_last_stable_offset(0).with_high_watermark(0);
+        partition(request, end).with_throttle_time_ms(700).with_session_id(9)
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 3).await, [0, 1, 2]);
+    let at = cluster.with(|state| state.fetched_at.clone());
+    assert!(at[1] - at[0] >= Duration::from_millis(700), "{:?}", at[1] - at[0]);
+}
+
+#[tokio::test]
+async fn a_decoder_that_panics_is_a_failure_with_its_place() {
+    use crate::kafka::native::decoding::tests::PANIC_IN;
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 3, 10)));
+    let mut reading = read(&cluster, 1).await;
+    assert_eq!(offsets(&mut reading, 2).await, [1, 2]);
+    PANIC_IN.set(0);
+    cluster.with(|state| state.log.push(batch(3, 2, 10)));
+    let failure = reading.failure().await;
+    assert!(
+        matches!(&failure, SourceError::Unreadable { offset: 3, message, .. } if message.contains("as the test wants")),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_reader_that_panics_fails_every_partition() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 3, 10)));
+    // This one answer is taken apart in the reader's own task.
+    super::answers::tests::PANIC.set(true);
+    let failure = read(&cluster, 1).await.failure().await;
+    assert!(
+        matches!(&failure, SourceError::Unreachable { what, message } if what.contains("partition 0") && message.contains("panicked")),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_decoder_that_is_gone_is_noticed() {
+    let cluster = FakeCluster::start(1).await;
+    let kafka = Arc::new(Cluster::new(&config(&cluster.address())).unwrap());
+    let request = ReadRequest {
+        topic: TOPIC.into(),
+        topic_id: None,
+        isolation: Isolation::ReadCommitted,
+        starts: vec![(0, 0)],
+        seen: Vec::new(),
+        budget: Budget::new(64 << 20),
+    };
+    let (sender, mut events) = mpsc::channel(4);
+    let stop = CancellationToken::new();
+    let mut reading = Reading::new(kafka, request, sender, &stop);
+    reading.jobs = vec![mpsc::unbounded_channel().0];
+    tokio::spawn(reading.run_to_the_end());
+    let event = events.recv().await;
+    assert!(matches!(&event, Some(SourceEvent::Failed { partition: 0, .. })), "{event:?}");
+}
