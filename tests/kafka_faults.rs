@@ -36,6 +36,21 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
         oracle.ask(&format!("produce {topic} -1 none 300 100"));
         reading.until(&ends(&*kafka, &wanted).await).await;
     }
+    // A partition whose only copy goes to another broker, and is deleted where it was.
+    let lonely = unique("reassigned");
+    oracle.ask(&format!("create {lonely} 1 1"));
+    let mut wanted_lonely = request(&*kafka, &lonely, Isolation::ReadCommitted).await;
+    wanted_lonely.starts = vec![(0, 0)];
+    let mut lonely_reading = Reading::start(&*kafka, wanted_lonely.clone());
+    for broker in [2, 3, 1, 2] {
+        oracle.ask(&format!("produce {lonely} 0 lz4 300 100"));
+        oracle.ask(&format!("reassign {lonely} 0 {broker}"));
+        oracle.ask(&format!("produce {lonely} 0 none 300 100"));
+        lonely_reading.until(&ends(&*kafka, &wanted_lonely).await).await;
+    }
+    assert_eq!(lonely_reading.sorted(), librdkafka::read(&address, &lonely, Isolation::ReadCommitted).lines);
+    drop(lonely_reading);
+
     for round in 0..2 {
         let leader = oracle.ask(&format!("leader {topic} 0"));
         brokers.run(&["kill"], &[&leader]);

@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -277,7 +278,28 @@ async fn every_way_in_works_and_every_wrong_one_is_named() {
     let refused = refusal(&anonymous).await;
     assert!(refused.to_lowercase().contains("certificate"), "{refused}");
 
+    // Certificates and passwords are read again for each connection: a cluster that is connected takes up new ones.
+    let mut renewed = broker.ssl("renewed.pem");
+    std::fs::copy(broker.file("ca.pem"), broker.file("renewed.pem")).unwrap();
+    let kafka = native::connect(&renewed).await.unwrap();
+    let wanted = request(&*kafka, &topic, COMMITTED).await;
+    std::fs::copy(broker.file("other-ca.pem"), broker.file("renewed.pem")).unwrap();
+    let error = Reading::start(&*kafka, wanted.clone()).failure().await;
+    assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("certificate")), "{error}");
+    std::fs::copy(broker.file("ca.pem"), broker.file("renewed.pem")).unwrap();
+    Reading::start(&*kafka, wanted).until(&BTreeMap::from([(0, 100)])).await;
+    renewed = broker.sasl(SaslMechanism::Plain, "secret");
+    renewed.security.sasl.password_file = Some(broker.file("password"));
+    std::fs::write(broker.file("password"), "secret").unwrap();
+    let kafka = native::connect(&renewed).await.unwrap();
+    let wanted = request(&*kafka, &topic, COMMITTED).await;
+    std::fs::write(broker.file("password"), "outdated").unwrap();
+    let error = Reading::start(&*kafka, wanted).failure().await;
+    assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("AUTHENTICATION")), "{error}");
+
     let kafka = native::connect(&broker.sasl(SaslMechanism::Plain, "secret")).await.unwrap();
+    let error = kafka.retention(&topic).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Refused { what, .. } if what.contains("settings")), "{error}");
     let error = kafka.topic(&secret).await.unwrap_err();
     assert!(
         matches!(&error, SourceError::Refused { message, .. } if message.contains("TOPIC_AUTHORIZATION_FAILED")),

@@ -56,6 +56,7 @@ public class KafkaOracle {
                 return "";
             case "delete-topic": admin.deleteTopics(List.of(a[1])).all().get(); return "";
             case "move": return move(a[1], num(a[2]), num(a[3]));
+            case "reassign": return reassign(a[1], num(a[2]), num(a[3]));
             case "leader": return "" + leader(a[1], num(a[2]));
             case "dump": return dump(a[1], a[2], a[3]);
             case "lag": return lag(a[1]);
@@ -230,6 +231,14 @@ public class KafkaOracle {
                 Thread.sleep(50);
             }
         }
+        return "";
+    }
+
+    /** The only replica goes to another broker. */
+    static String reassign(String topic, int partition, int broker) throws Exception {
+        TopicPartition tp = new TopicPartition(topic, partition);
+        admin.alterPartitionReassignments(Map.of(tp, Optional.of(new NewPartitionReassignment(List.of(broker))))).all().get();
+        while (leader(topic, partition) != broker || !admin.listPartitionReassignments(Set.of(tp)).reassignments().get().isEmpty()) Thread.sleep(50);
         return "";
     }
 
