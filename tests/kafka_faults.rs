@@ -8,10 +8,11 @@ mod support;
 
 use std::collections::BTreeSet;
 
+use sluice::config::KafkaConfig;
 use sluice::kafka::native;
 use sluice::pipeline::source::{Isolation, Position, SourceError};
 use support::brokers::Brokers;
-use support::kafka::{Oracle, Reading, address, config, ends, request, sockets_to, unique};
+use support::kafka::{Oracle, Reading, address, ends, request, sockets_to, unique};
 use support::librdkafka;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,7 +23,7 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
     let brokers = Brokers::start(3);
     let address = brokers.address();
     let mut oracle = Oracle::start(&address);
-    let kafka = native::connect(&config(&address)).await.unwrap();
+    let kafka = native::connect(&KafkaConfig::plaintext(&address)).await.unwrap();
     let topic = unique("moves");
     oracle.ask(&format!("create {topic} 3 3 min.insync.replicas=1"));
     let mut wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
@@ -73,7 +74,7 @@ async fn a_log_that_lost_its_end_is_told_as_truncated() {
     let brokers = Brokers::start(1);
     let address = brokers.address();
     let mut oracle = Oracle::start(&address);
-    let kafka = native::connect(&config(&address)).await.unwrap();
+    let kafka = native::connect(&KafkaConfig::plaintext(&address)).await.unwrap();
     let topic = unique("lost");
     oracle.ask(&format!("create {topic} 1 1"));
     oracle.ask(&format!("produce {topic} 0 lz4 100 100"));
@@ -127,7 +128,7 @@ async fn the_replica_in_the_client_s_rack_is_read() {
     // Only broker 1 is asked for the way in, so a connection to broker 3 is one for fetches.
     let servers: Vec<&str> = address.split(',').collect();
     let port: u16 = servers[2].rsplit_once(':').unwrap().1.parse().unwrap();
-    let mut settings = config(servers[0]);
+    let mut settings = KafkaConfig::plaintext(servers[0]);
     settings.client_rack = Some("rack-3".into());
     let kafka = native::connect(&settings).await.unwrap();
     let wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;

@@ -18,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sluice::config::{KafkaConfig, SaslMechanism, SecurityProtocol};
 use sluice::kafka::native;
 use sluice::pipeline::source::{Isolation, SourceError};
-use support::kafka::{HANG, Oracle, Reading, address, config, ends, repository, request, unique};
+use support::kafka::{HANG, Oracle, Reading, address, ends, repository, request, unique};
 
 const COMMITTED: Isolation = Isolation::ReadCommitted;
 
@@ -146,7 +146,7 @@ impl Broker {
     }
 
     fn sasl(&self, mechanism: SaslMechanism, password: &str) -> KafkaConfig {
-        let mut config = config(&format!("127.0.0.1:{}", self.sasl_plaintext));
+        let mut config = KafkaConfig::plaintext(&format!("127.0.0.1:{}", self.sasl_plaintext));
         config.security.protocol = SecurityProtocol::SaslPlaintext;
         config.security.sasl.mechanism = Some(mechanism);
         config.security.sasl.username = Some("alice".into());
@@ -155,7 +155,7 @@ impl Broker {
     }
 
     fn ssl(&self, ca: &str) -> KafkaConfig {
-        let mut config = config(&format!("127.0.0.1:{}", self.ssl));
+        let mut config = KafkaConfig::plaintext(&format!("127.0.0.1:{}", self.ssl));
         config.security.protocol = SecurityProtocol::Ssl;
         config.security.tls.ca_file = Some(self.file(ca));
         config.security.tls.cert_file = Some(self.file("client.pem"));
@@ -307,7 +307,7 @@ async fn every_way_in_works_and_every_wrong_one_is_named() {
     );
 
     // A plain client at a TLS listener, and the other way round.
-    let mut wrong_way = config(&format!("127.0.0.1:{}", broker.ssl));
+    let mut wrong_way = KafkaConfig::plaintext(&format!("127.0.0.1:{}", broker.ssl));
     let error = native::connect(&wrong_way).await.unwrap_err();
     assert!(error.to_string().contains("TLS"), "{error}");
     wrong_way = broker.ssl("ca.pem");

@@ -9,10 +9,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use sluice::config::KafkaConfig;
 use sluice::kafka::native;
 use sluice::pipeline::source::{At, Isolation, Kafka, Position, SourceError};
 use support::brokers::Brokers;
-use support::kafka::{Oracle, Reading, address, config, ends, read_all, request, sockets_to, unique};
+use support::kafka::{Oracle, Reading, address, ends, read_all, request, sockets_to, unique};
 use support::librdkafka::{self, TimestampType};
 
 const COMMITTED: Isolation = Isolation::ReadCommitted;
@@ -33,7 +34,7 @@ impl Cluster {
     }
 
     async fn at(address: String) -> Self {
-        let kafka = native::connect(&config(&address)).await.unwrap();
+        let kafka = native::connect(&KafkaConfig::plaintext(&address)).await.unwrap();
         Self { oracle: Oracle::start(&address), address, kafka }
     }
 

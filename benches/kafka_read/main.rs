@@ -14,7 +14,7 @@ mod rskafka_source;
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use sluice::config::{KafkaConfig, KafkaSecurity, SaslConfig, SecurityProtocol, TlsConfig};
+use sluice::config::KafkaConfig;
 use sluice::kafka::native;
 use sluice::pipeline::budget::Budget;
 use sluice::pipeline::source::{At, Isolation, Kafka, ReadRequest, SourceEvent, TopicId};
@@ -26,16 +26,7 @@ async fn main() {
         println!("not run: set SLUICE_BENCH_KAFKA and SLUICE_BENCH_TOPIC");
         return;
     };
-    let config = KafkaConfig {
-        bootstrap_servers: vec![address],
-        security: KafkaSecurity {
-            protocol: SecurityProtocol::Plaintext,
-            sasl: SaslConfig::default(),
-            tls: TlsConfig { ca_file: None, cert_file: None, key_file: None, verify_hostname: true },
-        },
-        client_rack: None,
-        group_offsets: false,
-    };
+    let config = KafkaConfig::plaintext(&address);
     let clients =
         std::env::var("SLUICE_BENCH_CLIENTS").unwrap_or_else(|_| "native,librdkafka,rskafka,native,librdkafka".into());
     let budget_mib = std::env::var("SLUICE_BENCH_BUDGET_MIB").map_or(192, |mib| mib.parse().unwrap());

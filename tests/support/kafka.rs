@@ -9,7 +9,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use sluice::config::{KafkaConfig, KafkaSecurity, SaslConfig, SecurityProtocol, TlsConfig};
 use sluice::pipeline::budget::Budget;
 use sluice::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent};
 use sluice::record::Record;
@@ -27,19 +26,6 @@ pub fn address() -> Option<String> {
         eprintln!("not run: SLUICE_TEST_KAFKA names no Kafka (dev/services start kafka)");
     }
     address
-}
-
-pub fn config(address: &str) -> KafkaConfig {
-    KafkaConfig {
-        bootstrap_servers: address.split(',').map(str::to_owned).collect(),
-        security: KafkaSecurity {
-            protocol: SecurityProtocol::Plaintext,
-            sasl: SaslConfig::default(),
-            tls: TlsConfig { ca_file: None, cert_file: None, key_file: None, verify_hostname: true },
-        },
-        client_rack: None,
-        group_offsets: false,
-    }
 }
 
 /// A topic name that no other run uses.

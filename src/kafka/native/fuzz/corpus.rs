@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use crate::kafka::contract_services::{address, config};
+use crate::config::KafkaConfig;
+use crate::kafka::contract_services::address;
 use crate::kafka::native::batch::{self, Batch, Next};
 use crate::kafka::native::connection::{ANSWER_LIMIT, Connection, read_frame};
 use crate::kafka::native::messages::Request;
@@ -118,7 +119,7 @@ const TOPICS: [&str; 12] = [
 #[ignore = "writes the corpus anew"]
 async fn record() {
     let Some(address) = address() else { return };
-    let settings = config(&address);
+    let settings = KafkaConfig::plaintext(&address);
     let address = Address::parse(&settings.bootstrap_servers[0]).unwrap();
     let mut connection = Connection::open(&address, &Security::new(&settings.security)).await.unwrap();
     let connection = &mut connection;

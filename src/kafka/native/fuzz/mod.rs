@@ -7,7 +7,7 @@
 //! long with new seeds. An input that fails is written to a file; put into tests/fuzz_corpus/found as `<target>-<what>.bin`
 //! it is tried first from then on.
 
-#![allow(clippy::panic, reason = "a failed expectation ends the test")]
+#![allow(clippy::panic, clippy::print_stderr, reason = "a failed expectation ends the test, and says with what")]
 
 mod allocations;
 mod corpus;
@@ -22,13 +22,15 @@ use crate::kafka::native::fuzz::mutation::{Dice, mutate};
 /// Rounds of each target in `cargo test`.
 const ROUNDS: u64 = 2000;
 
+type Run = Box<dyn Fn(&[u8])>;
+
 /// What is tried: input goes in, and must do no harm.
 struct Target {
     name: &'static str,
     seeds: Vec<Vec<u8>>,
-    run: Box<dyn Fn(&[u8])>,
+    run: Run,
     /// Makes a damaged input valid on the outside, so that the damage gets past the first check.
-    mend: fn(&mut Vec<u8>),
+    mend: fn(&mut [u8]),
 }
 
 impl Target {

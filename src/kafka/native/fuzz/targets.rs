@@ -93,7 +93,7 @@ fn size(input: &[u8]) -> (usize, usize) {
 }
 
 /// Makes lengths and checksums right, so that what is inside counts.
-fn mend_batches(bytes: &mut Vec<u8>) {
+fn mend_batches(bytes: &mut [u8]) {
     let mut at = 0;
     while let Some(length) = bytes.get(at + 8..at + 12).and_then(|length| length.first_chunk::<4>()) {
         let left = bytes.len() - at;

@@ -8,8 +8,8 @@ use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEnc
 use uuid::Uuid;
 
 use super::*;
+use crate::config::KafkaConfig;
 use crate::kafka::contract::Reading as Read;
-use crate::kafka::contract_services::config;
 use crate::kafka::native;
 use crate::kafka::native::fake_broker::{self, FakeCluster, Reply, TOPIC, error, partition};
 use crate::pipeline::budget::Budget;
@@ -45,7 +45,7 @@ async fn read(cluster: &FakeCluster, offset: i64) -> Read {
 
 /// A read where a former one came to `seen`.
 async fn read_after(cluster: &FakeCluster, offset: i64, seen: Option<Position>) -> Read {
-    let kafka = native::connect(&config(&cluster.address())).await.unwrap();
+    let kafka = native::connect(&KafkaConfig::plaintext(&cluster.address())).await.unwrap();
     let request = ReadRequest {
         topic: TOPIC.into(),
         topic_id: None,
@@ -476,7 +476,7 @@ async fn a_reader_that_panics_fails_every_partition() {
 #[tokio::test]
 async fn a_decoder_that_is_gone_is_noticed() {
     let cluster = FakeCluster::start(1).await;
-    let kafka = Arc::new(Cluster::new(&config(&cluster.address())).unwrap());
+    let kafka = Arc::new(Cluster::new(&KafkaConfig::plaintext(&cluster.address())).unwrap());
     let request = ReadRequest {
         topic: TOPIC.into(),
         topic_id: None,
