@@ -5,14 +5,20 @@
 
 mod support;
 
+use std::any::Any;
 use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use support::process::{Setup, Sink, produce, service};
+use support::holding_proxy::HoldingProxy;
+use support::process::{Running, Setup, Sink, produce, service};
+use tokio::runtime::Handle;
 
 const KILLS: u64 = 20;
-/// More kills than this are not needed to hit every kind of moment.
-const MAX_KILLS: u64 = 60;
+/// These find decided objects that cannot be uploaded. A fast disk leaves a random kill hardly a moment between the two.
+const JAMMED: [u64; 2] = [7, 14];
 /// Small files, short ages and one upload at a time: a kill finds frames, seals, uploads and Dones under way.
 const SETTINGS: &str = "rotate: { max_bytes: 64KiB, max_interval: 1s }\ncompression: { frame_bytes: 64KiB }\n";
 
@@ -20,36 +26,100 @@ fn name(prefix: &str) -> String {
     format!("{prefix}-{:012x}", getrandom::u64().unwrap() >> 16)
 }
 
-fn survives_kills(kafka: &str, sink: &Sink) {
+fn survives_kills(kafka: &str, sink: &Sink, jam: &dyn Jam) {
     let topic = name("kill");
     let setup = Setup::new(kafka, &topic, sink, SETTINGS);
     let manifest = setup.path("manifest.json");
     let mut producer = produce(kafka, &topic, 300_000, Some(8_000), &manifest);
-    let mut kills = 0;
-    let mut found = Takeovers::default();
-    // The kills must have hit what they are meant to hit: between a Seal and its uploads, and between those and their Done.
-    while kills < KILLS || (kills < MAX_KILLS && (found.with_missing == 0 || found.with_pending == 0)) {
+    for kill in 0..KILLS {
         let mut running = setup.start(&[], "killed.log");
         // One in five dies while it starts; the others at a random moment of their work.
-        if kills % 5 != 4 {
+        if kill % 5 != 4 || JAMMED.contains(&kill) {
             running.wait_for("task taken over");
         }
-        std::thread::sleep(Duration::from_millis(getrandom::u64().unwrap() % 3000));
+        let jammed = JAMMED.contains(&kill).then(|| jam.jam(&setup, &mut running));
+        if jammed.is_none() {
+            std::thread::sleep(Duration::from_millis(getrandom::u64().unwrap() % 3000));
+        }
         running.kill();
-        if kills % 2 == 1 {
+        drop(jammed);
+        if kill % 2 == 1 {
             fs::remove_dir_all(setup.spool()).unwrap();
         }
-        kills += 1;
-        found = Takeovers::of(&fs::read_to_string(setup.path("killed.log")).unwrap());
     }
     assert!(producer.wait().unwrap().success());
     setup.archive_to_the_end();
     setup.verify(&manifest);
-    println!("{kills} kills: {found:?}");
-    assert!(found.all >= KILLS / 5 * 4 && found.with_pending > 0 && found.with_missing > 0, "{kills} kills: {found:?}");
+    let found = Takeovers::of(&fs::read_to_string(setup.path("killed.log")).unwrap());
+    println!("{KILLS} kills: {found:?}");
+    let jams = JAMMED.len() as u64;
+    assert!(found.all >= KILLS / 5 * 4 && found.with_missing >= jams, "{KILLS} kills: {found:?}");
     // Nothing to do: the same once more.
     setup.archive_to_the_end();
     setup.verify(&manifest);
+}
+
+/// Makes uploads of data impossible while the log can still be written.
+trait Jam {
+    /// Returns when an upload was decided and held up; uploads are possible again when the answer is dropped.
+    fn jam(&self, setup: &Setup, running: &mut Running) -> Box<dyn Any>;
+}
+
+/// Puts a link to nowhere where each app's folder was.
+struct FolderJam;
+
+struct MovedFolders(Vec<(PathBuf, PathBuf)>);
+
+impl Jam for FolderJam {
+    fn jam(&self, setup: &Setup, running: &mut Running) -> Box<dyn Any> {
+        let archive = setup.path("archive");
+        running.wait_until("an app's folder", || fs::read_dir(&archive).is_ok_and(|folders| folders.count() > 1));
+        let mut moved = Vec::new();
+        // Stopped, so that it does not make a folder anew in between.
+        running.signal("STOP");
+        for entry in fs::read_dir(&archive).unwrap() {
+            let folder = entry.unwrap().path();
+            if folder.file_name().unwrap() == "_sluice" {
+                continue;
+            }
+            let aside = archive.with_file_name("aside").join(folder.file_name().unwrap());
+            fs::create_dir_all(aside.parent().unwrap()).unwrap();
+            fs::rename(&folder, &aside).unwrap();
+            symlink("nowhere", &folder).unwrap();
+            moved.push((folder, aside));
+        }
+        running.signal("CONT");
+        assert!(!moved.is_empty());
+        running.wait_for("store request is tried again");
+        Box::new(MovedFolders(moved))
+    }
+}
+
+impl Drop for MovedFolders {
+    fn drop(&mut self) {
+        for (folder, aside) in &self.0 {
+            fs::remove_file(folder).unwrap();
+            fs::rename(aside, folder).unwrap();
+        }
+    }
+}
+
+/// A proxy between the worker and the store.
+struct ProxyJam(Arc<HoldingProxy>, Handle);
+
+struct Held(Arc<HoldingProxy>);
+
+impl Jam for ProxyJam {
+    fn jam(&self, _setup: &Setup, _running: &mut Running) -> Box<dyn Any> {
+        self.1.block_on(self.0.hold());
+        Box::new(Held(Arc::clone(&self.0)))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.release();
+    }
 }
 
 /// What the workers found when they took the task over.
@@ -77,7 +147,7 @@ impl Takeovers {
 #[test]
 fn a_folder_survives_kills() {
     let Some(kafka) = service("SLUICE_TEST_KAFKA") else { return };
-    survives_kills(&kafka, &Sink::File);
+    survives_kills(&kafka, &Sink::File, &FolderJam);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -86,8 +156,43 @@ async fn minio_survives_kills() {
     let (key, secret) = (service("SLUICE_TEST_MINIO_KEY").unwrap(), service("SLUICE_TEST_MINIO_SECRET").unwrap());
     let bucket = name("kill");
     support::make_bucket(&endpoint, &bucket, &key, &secret).await;
-    let sink = Sink::Minio { endpoint, bucket, key, secret };
-    tokio::task::spawn_blocking(move || survives_kills(&kafka, &sink)).await.unwrap();
+    let proxy = Arc::new(HoldingProxy::before(&endpoint).await);
+    let sink = Sink::Minio { endpoint: proxy.endpoint.clone(), bucket, key, secret };
+    let jam = ProxyJam(proxy, Handle::current());
+    tokio::task::spawn_blocking(move || survives_kills(&kafka, &sink, &jam)).await.unwrap();
+}
+
+/// `tasks_max` and settings that shape content change again and again under load, each second time by a worker that is killed
+/// while it changes them.
+#[test]
+fn changes_of_tasks_max_and_settings_survive_kills() {
+    let Some(kafka) = service("SLUICE_TEST_KAFKA") else { return };
+    let topic = name("change");
+    let setup = Setup::new(&kafka, &topic, &Sink::File, SETTINGS);
+    let manifest = setup.path("manifest.json");
+    let mut producer = produce(&kafka, &topic, 120_000, Some(8_000), &manifest);
+    let settings =
+        |tasks_max: u32, bucket: &str| format!("{SETTINGS}tasks_max: {tasks_max}\ntime: {{ bucket: {bucket} }}\n");
+    let changes = [(1, "1d"), (3, "1d"), (2, "none"), (2, "1h"), (4, "1h"), (1, "none"), (3, "none"), (2, "1d")];
+    for (round, (tasks_max, bucket)) in changes.into_iter().enumerate() {
+        setup.write_connector(&settings(tasks_max, bucket));
+        let mut running = setup.start(&[], "changed.log");
+        if round % 2 == 0 && round > 0 {
+            running.wait_for("tasks_max changed");
+        } else {
+            running.wait_for("task taken over");
+        }
+        std::thread::sleep(Duration::from_millis(getrandom::u64().unwrap() % 1500));
+        running.kill();
+    }
+    assert!(producer.wait().unwrap().success());
+    setup.write_connector(&settings(1, "1d"));
+    setup.archive_to_the_end();
+    setup.verify(&manifest);
+    let log = fs::read_to_string(setup.path("changed.log")).unwrap();
+    let count = |text: &str| log.lines().filter(|line| line.contains(text)).count();
+    println!("{} changes of tasks_max, {} of settings", count("tasks_max changed"), count("settings changed"));
+    assert!(count("tasks_max changed") >= 3, "{log}");
 }
 
 #[test]

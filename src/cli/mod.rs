@@ -13,6 +13,7 @@ use crate::config::{Environment, LoadOptions, Loaded, Problems, load};
 mod check;
 mod completions;
 mod logging;
+mod offsets;
 mod probe;
 mod redis_ping;
 pub mod rotation;
@@ -73,6 +74,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask the running worker for connectors, tasks, lag and errors
     Status(status::StatusArgs),
+    /// Show what is archived and decided of each partition, or change where it goes on
+    Offsets(offsets::OffsetsArgs),
     /// Write completions for a shell to stdout
     Completions(completions::CompletionsArgs),
 }
@@ -94,6 +97,7 @@ fn dispatch(cli: Cli) -> io::Result<Exit> {
         Command::Run(args) => run::run(&args, &cli.settings),
         Command::Check(args) => check::run(args, &cli.settings),
         Command::Status(args) => status::run(&args, &cli.settings),
+        Command::Offsets(args) => offsets::run(&args, &cli.settings),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
 }

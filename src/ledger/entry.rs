@@ -127,12 +127,31 @@ pub struct Identity {
     pub incarnation: u32,
 }
 
+/// An intent that could not be rebuilt as it was decided, where that is accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Replaced {
+    pub id: IntentId,
+    /// Holds what is left; `None`: nothing.
+    pub by: Option<Intent>,
+}
+
+/// Where a partition goes on after a loss that somebody accepted, or where somebody set it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Restart {
+    pub low: i64,
+    /// Records at or above it are not the ones that were archived: marks end here. `i64::MAX`: they are.
+    pub marks_to: i64,
+}
+
 /// Decisions and their completion, in one entry: what falls due together is written together.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
     /// New intents, in the order in which they were decided. Marks follow from them.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub seal: Vec<Intent>,
+    /// Intents whose records are not all there any more, and what was left of them.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub replaced: Vec<Replaced>,
     /// Intents whose objects are in the store.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub done: Vec<IntentId>,
@@ -154,8 +173,16 @@ pub enum Entry {
     Partitions { lows: BTreeMap<i32, i64>, time_ms: i64 },
     /// What the first start could not tell of the identity; only what was unknown may become known.
     Adopt { identity: Identity },
-    /// Other settings from here on. Below low everything is in the store, at or above it nothing was decided.
+    /// Where the present settings or the present mapping end: what lies at or above these offsets belongs to the next ones and
+    /// is not read before low has reached them all. Chosen once.
+    Cut { offsets: BTreeMap<i32, i64>, time_ms: i64 },
+    /// Other settings from here on; ends a cut. Below low everything is in the store, at or above it nothing was decided.
     Settings { settings: SettingsRecord, time_ms: i64 },
+    /// Somebody accepted that Kafka's log is not what it was, or set the offsets. `None`: the partition is no more. Pending
+    /// intents of these partitions may hold fewer records than was decided.
+    Reset { identity: Identity, partitions: BTreeMap<i32, Option<Restart>>, why: String, time_ms: i64 },
+    /// The topic's partitions are shared out anew, as mapping `next` says: nothing but Takeovers may follow.
+    Closed { next: u32, time_ms: i64 },
     /// Seals, completions and lows.
     Commit(Commit),
     /// The whole state; entries below it may be deleted, Takeovers excepted.

@@ -7,15 +7,20 @@
 //! randomness.
 //!
 //! Invariant: an object's record set is fixed by its intent before the first byte is uploaded.
-//! Invariant: low never goes back; a mark never goes back; an intent leaves the state only by its Done.
+//! Invariant: low never goes back; a mark never goes back; an intent leaves the state only by its Done. A reset, which only an
+//! operator writes, is the exception to both.
 
+pub mod apply;
 pub mod encoding;
 pub mod entry;
 pub mod holds;
 pub mod recovery;
 pub mod state;
 
-pub use entry::{Commit, Entry, Identity, Intent, IntentId, Lane, Pending, Range, SettingsRecord, StepId, Token};
+pub use apply::LedgerError;
+pub use entry::{
+    Commit, Entry, Identity, Intent, IntentId, Lane, Pending, Range, Replaced, Restart, SettingsRecord, StepId, Token,
+};
 pub use holds::Holds;
 pub use recovery::{Fate, Recovery};
-pub use state::{LedgerError, Low, State};
+pub use state::{Low, State};

@@ -49,7 +49,13 @@ impl Recovery {
             recovery.replay(lane).marks.clone_from(marks);
         }
         for Pending { intent, .. } in state.intents.values().filter(|pending| is_missing(&pending.intent.id)) {
-            let ranges = intent.ranges.iter().map(|(&p, range)| (p, (range.first, range.last))).collect();
+            let ranges: Held =
+                intent.ranges.keys().filter_map(|&p| state.span(intent, p).map(|span| (p, span))).collect();
+            for (&partition, &(_, last)) in &ranges {
+                let fresh_from = recovery.fresh_from.entry(partition).or_default();
+                // Marks lie above it, except where a reset removed them.
+                *fresh_from = (*fresh_from).max(last + 1);
+            }
             recovery.replay(&intent.lane).pending.push((intent.id.clone(), ranges));
         }
         recovery

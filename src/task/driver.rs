@@ -16,16 +16,17 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Action, Core};
+use super::cut::Goal;
 use super::error::TaskError;
-use super::opening::{self, Opened};
+use super::opening::{self, Opened, Opening};
 use super::settings::TaskSettings;
 use super::status::{TaskState, TaskStatus};
 use crate::api::metrics::TaskMetrics;
 use crate::clock::Environment;
 use crate::config::ConnectorConfig;
 use crate::kafka::backoff::Backoff;
-use crate::ledger::Entry;
 use crate::ledger::encoding::Stored;
+use crate::ledger::{Entry, Identity, State};
 use crate::log::LogDoor;
 use crate::log::journal::{Journal, LogError};
 use crate::pipeline::budget::{Budget, Permit};
@@ -55,6 +56,10 @@ pub struct TaskContext {
     pub topic: String,
     /// Which share of the topic's partitions is this task's.
     pub task: u32,
+    /// How many shares there are, as the topic's mapping says.
+    pub tasks_max: u32,
+    /// Where the mapping before this one ended.
+    pub origin: Option<Arc<Origin>>,
     pub worker_id: String,
     pub kafka: Arc<dyn Kafka>,
     pub store: Arc<dyn Store>,
@@ -74,10 +79,18 @@ pub struct TaskContext {
     pub topic_info: watch::Receiver<TopicInfo>,
 }
 
+/// The end of a topic's mapping, where the next one begins.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Origin {
+    pub identity: Identity,
+    /// Of all partitions of the topic that were read.
+    pub lows: BTreeMap<i32, i64>,
+}
+
 impl TaskContext {
     /// The partitions of this task: p % tasks_max == task, within the connector's `partitions`.
     pub fn own_partitions(&self, topic: &TopicInfo) -> Vec<i32> {
-        let tasks = i64::from(self.connector.tasks_max.get());
+        let tasks = i64::from(self.tasks_max);
         let listed = |p: &i32| self.connector.partitions.as_ref().is_none_or(|list| list.contains(p));
         topic
             .partitions
@@ -89,7 +102,7 @@ impl TaskContext {
 }
 
 /// How a task ended without an error.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum End {
     /// `--until-caught-up`: everything up to the ends is archived and logged.
     CaughtUp,
@@ -97,6 +110,8 @@ pub enum End {
     Stopped,
     /// Asked to stop; uploads in flight did not finish in time. The next owner finishes them.
     CutShort,
+    /// The log has ended: another mapping took its place.
+    Closed(Box<State>),
 }
 
 /// Runs a task until it is stopped, has caught up, or fails.
@@ -104,18 +119,46 @@ pub enum End {
 /// # Errors
 /// [`TaskError`]: the task stopped; its log is in order, and the next owner goes on from it.
 pub async fn run(context: &TaskContext, until_caught_up: bool, stop: CancellationToken) -> Result<End, TaskError> {
-    let settings = TaskSettings::new(Arc::clone(&context.connector), &context.topic);
-    let opened = tokio::select! {
-        biased;
-        () = stop.cancelled() => return Ok(End::Stopped),
-        opened = opening::open(context, &settings) => opened?,
-    };
-    let mut driver = Driver::start(context, settings, opened)?;
-    if until_caught_up {
-        driver.core.until(driver.live_ends.clone(), context.environment.clock.now_ms());
+    reach(context, Goal::Archive, until_caught_up, stop).await
+}
+
+/// Finishes what a task of an old mapping has decided, and ends its log: mapping `next` takes its place. Whoever runs the task is
+/// fenced by it.
+///
+/// # Errors
+/// [`TaskError`]: the log is in order, and anybody may go on from it.
+pub async fn close(context: &TaskContext, next: u32, stop: CancellationToken) -> Result<End, TaskError> {
+    reach(context, Goal::Close { next }, false, stop).await
+}
+
+async fn reach(
+    context: &TaskContext,
+    goal: Goal,
+    until_caught_up: bool,
+    stop: CancellationToken,
+) -> Result<End, TaskError> {
+    loop {
+        let settings = TaskSettings::new(Arc::clone(&context.connector), &context.topic);
+        let opening = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Ok(End::Stopped),
+            opening = opening::open(context, settings, goal) => opening?,
+        };
+        let opened = match opening {
+            Opening::Ready(opened) => *opened,
+            Opening::Closed(state) => return Ok(End::Closed(state)),
+        };
+        let cut = opened.cut.clone();
+        let mut driver = Driver::start(context, opened)?;
+        if let Some(ends) = cut.clone().or_else(|| until_caught_up.then(|| driver.live_ends.clone())) {
+            driver.core.until(ends, context.environment.clock.now_ms());
+        }
+        context.status.set_state(TaskState::Running, None, None);
+        let end = driver.run(stop.clone()).await?;
+        if cut.is_none() || end != End::CaughtUp {
+            return Ok(end);
+        }
     }
-    context.status.set_state(TaskState::Running, None, None);
-    driver.run(stop).await
 }
 
 enum JournalCommand {
@@ -137,6 +180,8 @@ enum Answer {
 
 struct Driver<'a> {
     context: &'a TaskContext,
+    /// As the task's settings are: below a cut they are earlier ones.
+    connector: Arc<ConnectorConfig>,
     core: Core,
     live_ends: BTreeMap<i32, i64>,
     spool: TaskSpool,
@@ -159,8 +204,8 @@ struct Driver<'a> {
 }
 
 impl<'a> Driver<'a> {
-    fn start(context: &'a TaskContext, settings: TaskSettings, opened: Opened) -> Result<Self, TaskError> {
-        let Opened { journal, state, missing, live_ends } = opened;
+    fn start(context: &'a TaskContext, opened: Opened) -> Result<Self, TaskError> {
+        let Opened { journal, state, settings, partitions, missing, live_ends, .. } = opened;
         tracing::info!(
             connector = context.connector.name,
             topic = context.topic,
@@ -179,13 +224,17 @@ impl<'a> Driver<'a> {
         let token = journal.token().0.clone();
         let spool = context.spool.task(&context.connector.name, &context.topic, context.task, &token)?;
         let now_ms = context.environment.clock.now_ms();
-        let core = Core::new(settings, state, &missing, live_ends.clone(), journal.entries_since_snapshot(), now_ms);
+        let since_snapshot = journal.entries_since_snapshot();
+        let connector = Arc::clone(&settings.connector);
+        let mut core = Core::new(settings, state, &partitions, &missing, live_ends.clone(), since_snapshot, now_ms);
+        core.begin(now_ms)?;
         let answers = mpsc::unbounded_channel();
         let (commands, queue) = mpsc::channel(4);
         let mut background = JoinSet::new();
         background.spawn(keep_journal(journal, queue, answers.0.clone()));
         Ok(Self {
             context,
+            connector,
             core,
             live_ends,
             spool,
@@ -220,7 +269,7 @@ impl<'a> Driver<'a> {
         let request = ReadRequest {
             topic: self.context.topic.clone(),
             topic_id: self.core.state().identity.topic_id.clone(),
-            isolation: self.context.connector.isolation,
+            isolation: self.connector.isolation,
             starts,
             seen: Vec::new(),
             budget: self.context.budget.clone(),
@@ -406,6 +455,10 @@ impl<'a> Driver<'a> {
     /// The topic grew: the log takes the new partitions in before they are read, from where they begin.
     fn on_topic_info(&mut self) {
         let info = self.topic_info.borrow_and_update().clone();
+        // They begin after the cut.
+        if self.core.state().cut.is_some() {
+            return;
+        }
         let known = &self.core.state().lows;
         let is_new = |p: &i32| !known.contains_key(p) && !self.asked_partitions.contains(p);
         let new: Vec<i32> = self.context.own_partitions(&info).into_iter().filter(is_new).collect();
@@ -415,7 +468,7 @@ impl<'a> Driver<'a> {
         }
         let kafka = Arc::clone(&self.context.kafka);
         let topic = self.context.topic.clone();
-        let isolation = self.context.connector.isolation;
+        let isolation = self.connector.isolation;
         let answers = self.answers.0.clone();
         self.background.spawn(async move {
             let mut lows = BTreeMap::new();
@@ -479,7 +532,7 @@ impl<'a> Driver<'a> {
         match action {
             Action::Compress { file, sequence, buffer } => {
                 let spool = self.spool_file(file);
-                let compression = self.context.connector.compression;
+                let compression = self.connector.compression;
                 let job = CompressJob {
                     file,
                     sequence,
@@ -495,10 +548,13 @@ impl<'a> Driver<'a> {
                 }
             }
             Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
+            Action::Accepted(differs) => {
+                tracing::warn!(connector = self.connector.name, "a loss that was accepted: {differs}");
+            }
             Action::CleanUp => self.tell_journal(JournalCommand::CleanUp).await?,
             Action::Finish { file, facts } => {
                 let spool = self.spool_file(file);
-                let codec = self.context.connector.compression.codec;
+                let codec = self.connector.compression.codec;
                 let answers = self.answers.0.clone();
                 self.background.spawn_blocking(move || {
                     let answer = match spool.finish(codec, &facts) {

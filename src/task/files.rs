@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::archive::frame::FrameBuffer;
 use crate::ledger::{Intent, IntentId};
-use crate::pipeline::lane::{FileId, Frames, Ranges};
+use crate::pipeline::lane::{FileId, Frames, Opener, Ranges};
 
 /// How far a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +31,13 @@ pub struct File {
     pub frames: Frames,
     /// Every record of the intent has been cut into frames; `false` while it is being rebuilt.
     pub complete: bool,
+    /// The intent that this one takes the place of; without ranges of its own nothing is left of it.
+    pub replaces: Option<IntentId>,
 }
 
 impl File {
     pub fn new(intent: Intent, stage: Stage) -> Self {
-        Self { intent, stage, frames: Frames::default(), complete: stage == Stage::Sealed }
+        Self { intent, stage, frames: Frames::default(), complete: stage == Stage::Sealed, replaces: None }
     }
 }
 
@@ -45,11 +47,13 @@ pub struct Rebuild {
     pub file: FileId,
     pub buffer: FrameBuffer,
     pub ranges: Ranges,
+    /// The first record found.
+    pub opener: Option<Opener>,
 }
 
 impl Rebuild {
     pub fn new(file: FileId) -> Self {
-        Self { file, buffer: FrameBuffer::default(), ranges: Ranges::default() }
+        Self { file, buffer: FrameBuffer::default(), ranges: Ranges::default(), opener: None }
     }
 }
 
@@ -88,7 +92,7 @@ impl Files {
     }
 
     /// The log holds these intents as entry `number`: their files may be uploaded.
-    pub fn logged(&mut self, intents: &[Intent], number: u64) -> Vec<FileId> {
+    pub fn logged<'a>(&mut self, intents: impl IntoIterator<Item = &'a Intent>, number: u64) -> Vec<FileId> {
         let mut logged = Vec::new();
         for intent in intents {
             if let Some(id) = self.sealed.remove(&intent.id)

@@ -10,12 +10,14 @@
 //! unfinished multipart upload, deleted by the bucket's lifecycle rule.
 
 pub mod core;
+pub mod cut;
 pub mod driver;
 pub mod error;
 pub mod files;
 pub mod opening;
+pub mod reset;
 pub mod settings;
 pub mod status;
 
-pub use driver::{End, TaskContext, run};
+pub use driver::{End, Origin, TaskContext, close, run};
 pub use error::TaskError;

@@ -7,14 +7,17 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::cut::{self, Goal, Step};
 use super::driver::TaskContext;
 use super::error::TaskError;
 use super::settings::TaskSettings;
+use crate::clock::Environment;
 use crate::config::StartFrom;
 use crate::ledger::{Entry, Identity, IntentId, Pending, State};
-use crate::log::journal::Journal;
-use crate::pipeline::source::{At, Isolation, SourceError, TopicInfo};
+use crate::log::journal::{Journal, read_state};
+use crate::pipeline::source::{At, Isolation, Kafka, SourceError, TopicInfo};
 use crate::pipeline::upload::{Found, find};
+use crate::store::Store;
 
 /// Objects looked for, and offsets asked for, at a time.
 const PARALLEL: usize = 16;
@@ -24,55 +27,104 @@ const PARALLEL: usize = 16;
 pub struct Opened {
     pub journal: Journal,
     pub state: State,
+    /// The present ones, or those of a cut that is being finished.
+    pub settings: TaskSettings,
+    /// Partitions to read.
+    pub partitions: Vec<i32>,
     /// Pending intents whose objects the store does not have.
     pub missing: HashSet<IntentId>,
     /// Where each partition ends now.
     pub live_ends: BTreeMap<i32, i64>,
+    /// The cut to finish before anything else.
+    pub cut: Option<BTreeMap<i32, i64>>,
+}
+
+/// What a taken-over task is.
+#[derive(Debug)]
+pub enum Opening {
+    Ready(Box<Opened>),
+    /// Its log has ended; the state says where.
+    Closed(Box<State>),
 }
 
 /// Takes the task over and makes it ready.
 ///
 /// # Errors
 /// [`TaskError`]: nothing was read; the log may hold a Takeover more.
-pub async fn open(context: &TaskContext, settings: &TaskSettings) -> Result<Opened, TaskError> {
-    let before = topic_info(context).await?;
+pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> Result<Opening, TaskError> {
+    let known = read_state(context.log.as_ref(), &context.environment).await?;
+    if known.closed.is_some() {
+        return Ok(Opening::Closed(Box::new(known)));
+    }
+    let before = topic_info(context.kafka.as_ref(), &context.topic).await?;
     let cluster_id = context.kafka.cluster_id().await?;
     // A Kafka that can't answer must not cost a Takeover, which is kept for ever.
     offsets(context, &context.own_partitions(&before), At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
     // Asked again: the predecessor may have taken new partitions in until it was fenced.
-    let topic = topic_info(context).await?;
-    let partitions = context.own_partitions(&topic);
+    let topic = topic_info(context.kafka.as_ref(), &context.topic).await?;
+    let own = context.own_partitions(&topic);
+    let now_ms = || context.environment.clock.now_ms();
     let identity = Identity { cluster_id, topic_id: topic.id.clone(), incarnation: state.identity.incarnation };
     if state.is_started() {
-        settle(settings, &mut journal, &mut state, context.environment.clock.now_ms()).await?;
-        check_identity(context, &state.identity, &identity)?;
+        check_identity(&context.topic, &state.identity, &identity)?;
         adopt_identity(&mut journal, &mut state, identity).await?;
+        check_partitions(context, &state, &topic)?;
+        if state.closed.is_none()
+            && let Step::Finish(settings) = cut::approach(goal, &settings, &mut journal, &mut state, now_ms()).await?
+        {
+            let cut = state.cut.clone().unwrap_or_default();
+            check_ends(context, &state).await?;
+            let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
+            let partitions = cut.keys().copied().collect();
+            let (settings, live_ends) = (*settings, cut.clone());
+            let opened = Opened { journal, state, settings, partitions, missing, live_ends, cut: Some(cut) };
+            return Ok(Opening::Ready(Box::new(opened)));
+        }
+    } else if let Goal::Close { next } = goal {
+        apply(&mut state, &journal.append(Entry::Closed { next, time_ms: now_ms() }).await?)?;
     } else {
-        let at = match context.connector.start_from {
-            StartFrom::Earliest => At::Earliest,
-            StartFrom::Latest => At::Latest,
-            StartFrom::TimestampMs(ms) => At::TimestampMs(ms),
-        };
-        let lows = offsets(context, &partitions, at).await?;
-        let time_ms = context.environment.clock.now_ms();
-        let start = Entry::Start { settings: settings.record.clone(), identity, lows, time_ms };
+        let (identity, lows) = first_offsets(context, &own, identity).await?;
+        let start = Entry::Start { settings: settings.record.clone(), identity, lows, time_ms: now_ms() };
         apply(&mut state, &journal.append(start).await?)?;
     }
-    let new: Vec<i32> = partitions.iter().copied().filter(|p| !state.lows.contains_key(p)).collect();
+    if state.closed.is_some() {
+        return Ok(Opening::Closed(Box::new(state)));
+    }
+    let new: Vec<i32> = own.iter().copied().filter(|p| !state.lows.contains_key(p)).collect();
     add_partitions(context, &mut journal, &mut state, &new).await?;
-    check_partitions(context, &state, &partitions)?;
     // Asked last: ends only grow, so that whatever the predecessor read and the first start resolved lies below them.
-    let live_ends = offsets(context, &partitions, At::Latest).await?;
+    let live_ends = offsets(context, &own, At::Latest).await?;
     check_ends(context, &state).await?;
-    let missing = missing_objects(context, &state).await?;
-    Ok(Opened { journal, state, missing, live_ends })
+    let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
+    let opened = Opened { journal, state, settings, partitions: own, missing, live_ends, cut: None };
+    Ok(Opening::Ready(Box::new(opened)))
 }
 
-async fn topic_info(context: &TaskContext) -> Result<TopicInfo, TaskError> {
-    let info = context.kafka.topic(&context.topic).await?;
-    info.ok_or_else(|| SourceError::NoTopic { topic: context.topic.clone() }.into())
+/// Where a log begins: where the mapping before ended, or where `start_from` says.
+async fn first_offsets(
+    context: &TaskContext,
+    own: &[i32],
+    found: Identity,
+) -> Result<(Identity, BTreeMap<i32, i64>), TaskError> {
+    if let Some(origin) = &context.origin {
+        check_identity(&context.topic, &origin.identity, &found)?;
+        let incarnation = origin.identity.incarnation;
+        let lows = own.iter().filter_map(|p| origin.lows.get(p).map(|low| (*p, *low))).collect();
+        return Ok((Identity { incarnation, ..found }, lows));
+    }
+    let at = match context.connector.start_from {
+        StartFrom::Earliest => At::Earliest,
+        StartFrom::Latest => At::Latest,
+        StartFrom::TimestampMs(ms) => At::TimestampMs(ms),
+    };
+    Ok((found, offsets(context, own, at).await?))
+}
+
+pub(super) async fn topic_info(kafka: &dyn Kafka, topic: &str) -> Result<TopicInfo, TaskError> {
+    let info = kafka.topic(topic).await?;
+    info.ok_or_else(|| SourceError::NoTopic { topic: topic.to_owned() }.into())
 }
 
 async fn offsets(context: &TaskContext, partitions: &[i32], at: At) -> Result<BTreeMap<i32, i64>, TaskError> {
@@ -95,7 +147,7 @@ async fn offsets_at(
     Ok(stream::iter(requests).buffered(PARALLEL).try_collect().await?)
 }
 
-fn apply(state: &mut State, stored: &crate::ledger::encoding::Stored) -> Result<(), TaskError> {
+pub(super) fn apply(state: &mut State, stored: &crate::ledger::encoding::Stored) -> Result<(), TaskError> {
     state.apply(stored).map_err(|error| super::core::CoreError::Ledger(error.to_string()).into())
 }
 
@@ -114,74 +166,20 @@ async fn add_partitions(
     apply(state, &journal.append(Entry::Partitions { lows, time_ms }).await?)
 }
 
-/// Settings that shape content may change where nothing decided under the old ones is left to be read again.
-async fn settle(
-    settings: &TaskSettings,
-    journal: &mut Journal,
-    state: &mut State,
-    time_ms: i64,
-) -> Result<(), TaskError> {
-    let Some(known) = &state.settings else { return Ok(()) };
-    if known.hash == settings.record.hash {
-        return Ok(());
-    }
-    let changed = changed_keys(&known.content, &settings.record.content).join(", ");
-    if !state.is_settled() && !only_failed_before(&known.content, &settings.record.content) {
-        return Err(TaskError::Conflict(format!(
-            "connector {} has records that were decided under other settings and are not all in the store ({changed}): go back \
-             to those, run once with --until-caught-up, then change them; or archive under a new connector name and prefix",
-            settings.connector.name
-        )));
-    }
-    tracing::info!(connector = settings.connector.name, topic = settings.topic, changed, "settings changed");
-    apply(state, &journal.append(Entry::Settings { settings: settings.record.clone(), time_ms }).await?)
-}
-
-/// `on_error: fail` never let a bad record pass: what was decided under it is the same under any other answer.
-fn only_failed_before(before: &serde_json::Value, after: &serde_json::Value) -> bool {
-    let mut as_after = before.clone();
-    if before.get("on_error").and_then(serde_json::Value::as_str) != Some("fail") {
-        return false;
-    }
-    if let (Some(map), Some(on_error)) = (as_after.as_object_mut(), after.get("on_error")) {
-        map.insert("on_error".to_owned(), on_error.clone());
-    }
-    as_after == *after
-}
-
-fn changed_keys(before: &serde_json::Value, after: &serde_json::Value) -> Vec<String> {
-    let keys = |value: &serde_json::Value| value.as_object().cloned().unwrap_or_default();
-    let (before, after) = (keys(before), keys(after));
-    let mut changed: Vec<String> = before
-        .keys()
-        .chain(after.keys())
-        .filter(|key| before.get(*key) != after.get(*key))
-        .map(|key| {
-            let show =
-                |value: Option<&serde_json::Value>| value.map_or_else(|| "unset".to_owned(), ToString::to_string);
-            format!("{key}: {} before, {} now", show(before.get(key)), show(after.get(key)))
-        })
-        .collect();
-    changed.sort();
-    changed.dedup();
-    changed
-}
-
-fn check_identity(context: &TaskContext, known: &Identity, found: &Identity) -> Result<(), TaskError> {
+pub(super) fn check_identity(topic: &str, known: &Identity, found: &Identity) -> Result<(), TaskError> {
     if let (Some(known), Some(found)) = (&known.cluster_id, &found.cluster_id)
         && known != found
     {
         return Err(TaskError::KafkaLost(format!(
-            "topic {} was archived from cluster {known}, this is cluster {found}: its offsets mean other records. \
-             Archive it under a new connector name and prefix",
-            context.topic
+            "topic {topic} was archived from cluster {known}, this is cluster {found}: its offsets mean other records. If that is \
+             meant, `sluice offsets accept-loss` goes on with it"
         )));
     }
     if let (Some(known), Some(found)) = (&known.topic_id, &found.topic_id)
         && known != found
     {
         return Err(SourceError::Recreated {
-            topic: context.topic.clone(),
+            topic: topic.to_owned(),
             expected: known.0.clone(),
             found: found.0.clone(),
         }
@@ -204,14 +202,16 @@ async fn adopt_identity(journal: &mut Journal, state: &mut State, found: Identit
     apply(state, &journal.append(Entry::Adopt { identity }).await?)
 }
 
-fn check_partitions(context: &TaskContext, state: &State, partitions: &[i32]) -> Result<(), TaskError> {
-    let gone: Vec<String> = state.lows.keys().filter(|p| !partitions.contains(p)).map(ToString::to_string).collect();
+/// Partitions of a topic never go away; those that `partitions` leaves out now keep their place in the log.
+fn check_partitions(context: &TaskContext, state: &State, topic: &TopicInfo) -> Result<(), TaskError> {
+    let gone: Vec<String> =
+        state.lows.keys().filter(|p| !topic.partitions.contains(p)).map(ToString::to_string).collect();
     if gone.is_empty() {
         return Ok(());
     }
-    Err(TaskError::Conflict(format!(
-        "the log of topic {} holds partitions {} that are not this task's: `partitions` or `tasks_max` was changed, or the \
-         topic was recreated with fewer partitions. Set them back, or archive under a new connector name and prefix",
+    Err(TaskError::KafkaLost(format!(
+        "the log of topic {} holds partitions {} that the topic does not have: it was recreated with fewer. Nothing is archived \
+         from it until somebody decides",
         context.topic,
         gone.join(", ")
     )))
@@ -238,12 +238,16 @@ async fn check_ends(context: &TaskContext, state: &State) -> Result<(), TaskErro
 }
 
 /// Pending intents whose objects the store does not have: they are rebuilt. The others only wait for their Done.
-async fn missing_objects(context: &TaskContext, state: &State) -> Result<HashSet<IntentId>, TaskError> {
+pub(super) async fn missing_objects(
+    store: &dyn Store,
+    environment: &Environment,
+    state: &State,
+) -> Result<HashSet<IntentId>, TaskError> {
     let requests: Vec<_> = state
         .intents
         .values()
         .map(|Pending { intent, .. }| async move {
-            let found = find(context.store.as_ref(), &context.environment, &intent.key, &intent.id.0).await?;
+            let found = find(store, environment, &intent.key, &intent.id.0).await?;
             Ok::<_, TaskError>((intent.id.clone(), found))
         })
         .collect();

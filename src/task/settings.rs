@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::core::{CoreError, RebuildDiffers};
+use super::core::RebuildDiffers;
 use crate::archive::digest;
 use crate::archive::index::FileFacts;
 use crate::archive::key::{KeyFields, extension};
@@ -98,12 +98,12 @@ impl TaskSettings {
     /// A rebuilt object must hold exactly what was decided.
     ///
     /// # Errors
-    /// [`CoreError::RebuildDiffers`] names the first partition that differs.
-    pub fn check_rebuild(&self, intent: &Intent, found: &Ranges) -> Result<(), CoreError> {
+    /// Names the first partition that differs.
+    pub fn check_rebuild(&self, intent: &Intent, found: &Ranges) -> Result<(), Box<RebuildDiffers>> {
         for (&partition, expected) in &intent.ranges {
             let range: Option<&Range> = found.get(partition);
             if range != Some(expected) {
-                return Err(CoreError::RebuildDiffers(Box::new(RebuildDiffers {
+                return Err(Box::new(RebuildDiffers {
                     key: intent.key.clone(),
                     topic: self.topic.clone(),
                     partition,
@@ -113,7 +113,7 @@ impl TaskSettings {
                     expected_digest: expected.digest.to_string(),
                     found: range.map_or(0, |range| range.count),
                     found_digest: range.map_or_else(|| "none".to_owned(), |range| range.digest.to_string()),
-                })));
+                }));
             }
         }
         Ok(())

@@ -7,18 +7,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Shared;
 use super::layout::{self, LayoutError};
-use super::{Shared, supervisor};
+use super::supervisor::{self, Task};
+use crate::api::metrics::TaskMetrics;
 use crate::cli::Exit;
 use crate::config::{ConnectorConfig, TopicSelection};
 use crate::log::store_log::StoreLog;
 use crate::pipeline::source::{SourceError, TopicInfo};
 use crate::store::observed::Observed;
 use crate::store::{Store, StoreError};
+use crate::task::status::TaskStatus;
 
 /// How often topics and partitions are looked for.
 const TOPICS_EVERY: Duration = Duration::from_secs(30);
@@ -42,6 +45,7 @@ pub struct Connector {
 struct Topic {
     info: watch::Sender<TopicInfo>,
     tasks: u32,
+    changing_mapping: Arc<Mutex<()>>,
 }
 
 /// Runs a connector until it is stopped or has caught up; the exit status is the worst of its tasks'.
@@ -156,9 +160,11 @@ impl Connector {
                 Ok(found) => {
                     self.report_missing(&found, &mut missing);
                     for info in found {
-                        let topic = topics
-                            .entry(info.name.clone())
-                            .or_insert_with(|| Topic { info: watch::Sender::new(info.clone()), tasks: 0 });
+                        let topic = topics.entry(info.name.clone()).or_insert_with(|| Topic {
+                            info: watch::Sender::new(info.clone()),
+                            tasks: 0,
+                            changing_mapping: Arc::default(),
+                        });
                         topic.info.send_if_modified(|seen| {
                             let changed = *seen != info;
                             seen.clone_from(&info);
@@ -235,8 +241,19 @@ impl Connector {
         let highest = info.partitions.iter().max().map_or(0, |p| p.unsigned_abs() + 1);
         let wanted = self.config.tasks_max.get().min(highest);
         for task in topic.tasks..wanted {
-            let receiver = topic.info.subscribe();
-            tasks.spawn(supervisor::keep(Arc::clone(self), info.name.clone(), task, receiver, stop.clone()));
+            let status = Arc::new(TaskStatus::new(&self.config.name, &info.name, task));
+            self.shared.board.add_task(Arc::clone(&status));
+            let metrics = Arc::new(TaskMetrics::new(&self.config.name, &info.name, task));
+            let task = Task {
+                connector: Arc::clone(self),
+                topic: info.name.clone(),
+                task,
+                status,
+                metrics,
+                topic_info: topic.info.subscribe(),
+                changing_mapping: Arc::clone(&topic.changing_mapping),
+            };
+            tasks.spawn(supervisor::keep(task, stop.clone()));
         }
         topic.tasks = topic.tasks.max(wanted);
     }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Environment;
 use crate::store::retrying::retrying;
 use crate::store::{Body, ByteRange, Created, Depth, Store, StoreError};
+use crate::task::Origin;
 
 /// Everything of ours below a sink's prefix that is not data.
 pub const STATE_FOLDER: &str = "_sluice";
@@ -39,6 +40,9 @@ pub struct Marker {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mapping {
     pub tasks_max: u32,
+    /// Where the mapping before this one ended; `None` for the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
 }
 
 /// Why a prefix can't be used.
@@ -54,13 +58,43 @@ fn marker_key(connector: &str) -> String {
     format!("{STATE_FOLDER}/{connector}/created")
 }
 
+fn mapping_prefix(connector: &str, topic: &str) -> String {
+    format!("{STATE_FOLDER}/{connector}/{topic}/mapping-")
+}
+
 fn mapping_key(connector: &str, topic: &str, number: u32) -> String {
-    format!("{STATE_FOLDER}/{connector}/{topic}/mapping-{number:08}")
+    format!("{}{number:08}", mapping_prefix(connector, topic))
 }
 
 /// The folder of a task's log.
 pub fn log_path(connector: &str, topic: &str, mapping: u32, task: u32) -> String {
     format!("{STATE_FOLDER}/{connector}/{topic}/{mapping}/{task}")
+}
+
+/// Where everything of a connector lies; ends in `/`.
+pub fn connector_folder(connector: &str) -> String {
+    format!("{STATE_FOLDER}/{connector}/")
+}
+
+fn cluster_key(connector: &str, cluster_id: &str) -> String {
+    // An id is a short base64 text; anything else must not leave the folder.
+    let safe: String =
+        cluster_id.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '_' }).collect();
+    format!("{}cluster-{safe}", connector_folder(connector))
+}
+
+/// Writes down that a connector goes on with another Kafka cluster than the one it began with.
+///
+/// # Errors
+/// The store refuses for good.
+pub async fn accept_cluster(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    cluster_id: &str,
+) -> Result<(), StoreError> {
+    let (key, body) = (cluster_key(connector, cluster_id), Body::Bytes(Bytes::from(cluster_id.to_owned())));
+    retrying(environment, || store.create(&key, &body, None)).await.map(|_| ())
 }
 
 /// Whether a connector has begun here before.
@@ -98,7 +132,7 @@ pub async fn claim(
         retrying(environment, || data.delete(&key)).await?;
         return Err(error);
     }
-    same_owner(data, &found, &mine)?;
+    same_owner(data, environment, &found, &mine).await?;
     if found.state != mine.state {
         let beside = "beside the data";
         return Err(LayoutError::Conflict(format!(
@@ -111,7 +145,7 @@ pub async fn claim(
     let Some(state) = state else { return Ok(()) };
     let mine = Marker { state: None, sink: Some(data.url().to_owned()), ..mine };
     let found: Marker = create_or_read(state, environment, &marker_key(connector), &mine).await?;
-    same_owner(state, &found, &mine)?;
+    same_owner(state, environment, &found, &mine).await?;
     if found.sink != mine.sink {
         return Err(LayoutError::Conflict(format!(
             "the state of connector {connector} at {} belongs to data at {}, this connector writes to {}. Give it another name, \
@@ -140,14 +174,25 @@ async fn alone(data: &dyn Store, environment: &Environment, connector: &str) -> 
     Ok(())
 }
 
-fn same_owner(store: &dyn Store, found: &Marker, mine: &Marker) -> Result<(), LayoutError> {
-    let differs = matches!((&found.cluster_id, &mine.cluster_id), (Some(found), Some(mine)) if found != mine);
-    if found.connector == mine.connector && !differs {
-        return Ok(());
+async fn same_owner(
+    store: &dyn Store,
+    environment: &Environment,
+    found: &Marker,
+    mine: &Marker,
+) -> Result<(), LayoutError> {
+    if found.connector == mine.connector {
+        let cluster = match (&found.cluster_id, &mine.cluster_id) {
+            (Some(found), Some(mine)) if found != mine => mine,
+            _ => return Ok(()),
+        };
+        let accepted = cluster_key(&mine.connector, cluster);
+        if retrying(environment, || store.head(&accepted)).await?.is_some() {
+            return Ok(());
+        }
     }
     Err(LayoutError::Conflict(format!(
         "the prefix {} was begun by connector {} on cluster {}, this is connector {} on cluster {}. Archive under a prefix of \
-         its own",
+         its own; if the cluster took the other's place, `sluice offsets accept-loss` goes on with it",
         store.url(),
         found.connector,
         found.cluster_id.as_deref().unwrap_or("unknown"),
@@ -156,28 +201,75 @@ fn same_owner(store: &dyn Store, found: &Marker, mine: &Marker) -> Result<(), La
     )))
 }
 
-/// The number of the topic's mapping; made at the first start.
+/// The topic's newest mapping and its number; the first is made at the first start.
 ///
 /// # Errors
-/// The topic was archived with another `tasks_max`.
+/// The store refuses, or a mapping is damaged.
 pub async fn mapping(
     store: &dyn Store,
     environment: &Environment,
     connector: &str,
     topic: &str,
     tasks_max: u32,
-) -> Result<u32, LayoutError> {
-    let number = 1;
+) -> Result<(u32, Mapping), LayoutError> {
+    let number = newest_mapping(store, environment, connector, topic).await?.unwrap_or(1);
+    let first = Mapping { tasks_max, origin: None };
+    let found = create_mapping(store, environment, connector, topic, number, &first).await?;
+    Ok((number, found))
+}
+
+/// The topic's newest mapping and its number, if it has one.
+///
+/// # Errors
+/// The store refuses, or the mapping is damaged.
+pub async fn find_mapping(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    topic: &str,
+) -> Result<Option<(u32, Mapping)>, LayoutError> {
+    let Some(number) = newest_mapping(store, environment, connector, topic).await? else { return Ok(None) };
     let key = mapping_key(connector, topic, number);
-    let found: Mapping = create_or_read(store, environment, &key, &Mapping { tasks_max }).await?;
-    if found.tasks_max != tasks_max {
-        return Err(LayoutError::Conflict(format!(
-            "topic {topic} of connector {connector} was begun with tasks_max {}, now it is {tasks_max}: set it back, or archive \
-             under a new connector name and prefix",
-            found.tasks_max
-        )));
+    Ok(read(store, environment, &key).await?.map(|mapping| (number, mapping)))
+}
+
+/// The number of the topic's newest mapping.
+///
+/// # Errors
+/// The store refuses.
+async fn newest_mapping(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    topic: &str,
+) -> Result<Option<u32>, LayoutError> {
+    let prefix = mapping_prefix(connector, topic);
+    let mut newest = None;
+    let mut after: Option<String> = None;
+    loop {
+        let page = retrying(environment, || store.list(&prefix, Depth::Folder, after.as_deref(), 1000)).await?;
+        let numbers = page.objects.iter().filter_map(|object| object.key.strip_prefix(&prefix)?.parse::<u32>().ok());
+        newest = newest.max(numbers.max());
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(newest),
+        }
     }
-    Ok(number)
+}
+
+/// Creates a mapping, or reads the one that is there.
+///
+/// # Errors
+/// The store refuses, or the mapping that is there is damaged.
+pub async fn create_mapping(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    topic: &str,
+    number: u32,
+    mapping: &Mapping,
+) -> Result<Mapping, LayoutError> {
+    create_or_read(store, environment, &mapping_key(connector, topic, number), mapping).await
 }
 
 async fn create_or_read<T: Serialize + for<'de> Deserialize<'de>>(
@@ -186,21 +278,31 @@ async fn create_or_read<T: Serialize + for<'de> Deserialize<'de>>(
     key: &str,
     mine: &T,
 ) -> Result<T, LayoutError> {
-    let damaged = |why: &dyn std::fmt::Display| {
-        LayoutError::Conflict(format!("{}/{key} is damaged: {why}. Restore it from a backup", store.url()))
-    };
-    let text = serde_json::to_vec(mine).map_err(|error| damaged(&error))?;
+    let text = serde_json::to_vec(mine).map_err(|error| damaged(store, key, &error))?;
     let body = Body::Bytes(Bytes::from(text));
     loop {
         // Read first: the object is there at every start but the first.
-        if let Some(got) = retrying(environment, || store.get(key, ByteRange::All, None)).await? {
-            return serde_json::from_slice(&got.bytes).map_err(|error| damaged(&error));
+        if let Some(found) = read(store, environment, key).await? {
+            return Ok(found);
         }
         let created = retrying(environment, || store.create(key, &body, None)).await?;
         if created == Created::New {
             tracing::info!(url = store.url(), key, "first start: created");
         }
     }
+}
+
+async fn read<T: for<'de> Deserialize<'de>>(
+    store: &dyn Store,
+    environment: &Environment,
+    key: &str,
+) -> Result<Option<T>, LayoutError> {
+    let Some(got) = retrying(environment, || store.get(key, ByteRange::All, None)).await? else { return Ok(None) };
+    serde_json::from_slice(&got.bytes).map(Some).map_err(|error| damaged(store, key, &error))
+}
+
+fn damaged(store: &dyn Store, key: &str, why: &dyn std::fmt::Display) -> LayoutError {
+    LayoutError::Conflict(format!("{}/{key} is damaged: {why}. Restore it from a backup", store.url()))
 }
 
 #[cfg(test)]
@@ -226,6 +328,9 @@ mod tests {
         let data = MemoryStore::new();
         taken(&data, None, "c", Some("k1")).await;
         assert!(refused(&data, None, "c", Some("k2")).await.contains("on cluster k1"));
+        accept_cluster(&data, &Environment::system(), "c", "k2").await.unwrap();
+        taken(&data, None, "c", Some("k2")).await;
+        assert!(refused(&data, None, "c", Some("k3")).await.contains("on cluster k1"));
     }
 
     #[tokio::test]

@@ -8,6 +8,7 @@
 
 pub mod connector;
 pub mod layout;
+pub mod mapping;
 pub mod progress;
 pub mod supervisor;
 

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::connector::Connector;
-use super::layout::{self, LayoutError};
+use super::layout::Mapping;
+use super::mapping::{self, Seen};
 use crate::api::metrics::TaskMetrics;
 use crate::cli::Exit;
 use crate::pipeline::source::{SourceError, TopicInfo};
@@ -26,54 +27,45 @@ const RESTART_WAITS: (Duration, Duration) = (Duration::from_secs(1), Duration::f
 /// A task that ran this long has earned the short wait again.
 const HEALTHY_AFTER_MS: i64 = 5 * 60 * 1000;
 
+/// One task of a connector, as its worker sees it.
+#[derive(Debug)]
+pub struct Task {
+    pub connector: Arc<Connector>,
+    pub topic: String,
+    pub task: u32,
+    pub status: Arc<TaskStatus>,
+    pub metrics: Arc<TaskMetrics>,
+    pub topic_info: watch::Receiver<TopicInfo>,
+    /// Held by the task that looks at the topic's mapping or changes it.
+    pub changing_mapping: Arc<Mutex<()>>,
+}
+
 /// Runs a task, again where that helps, until the worker stops.
-pub async fn keep(
-    connector: Arc<Connector>,
-    topic: String,
-    task: u32,
-    topic_info: watch::Receiver<TopicInfo>,
-    stop: CancellationToken,
-) -> Exit {
+pub async fn keep(this: Task, stop: CancellationToken) -> Exit {
+    let Task { connector, topic, task, status, metrics, .. } = &this;
     let shared = &connector.shared;
-    let name = connector.config.name.clone();
-    let status = Arc::new(TaskStatus::new(&name, &topic, task));
-    shared.board.add_task(Arc::clone(&status));
+    let name = &connector.config.name;
     // A canary takes at most so many tasks; the others stay unassigned.
     let slot = tokio::select! {
         biased;
         () = stop.cancelled() => return Exit::Done,
         slot = shared.task_slots.acquire() => slot,
     };
-    let metrics = Arc::new(TaskMetrics::new(&name, &topic, task));
+    let mut seen = Seen::default();
     let mut wait = RESTART_WAITS.0;
     loop {
         let started_ms = shared.environment.clock.now_ms();
-        let context = tokio::select! {
-            biased;
-            () = stop.cancelled() => return Exit::Done,
-            context = TaskContext::of(&connector, &topic, task, &status, &metrics, &topic_info) => context,
-        };
-        let ended = match context {
-            Ok(context) => {
-                metrics.set_failed(false);
-                let running = task::run(&context, shared.options.until_caught_up, stop.clone());
-                // What was half done in memory is thrown away with the task; its log is in order.
-                AssertUnwindSafe(running)
-                    .catch_unwind()
-                    .await
-                    .unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())))
-            }
-            Err(LayoutError::Store(error)) => Err(TaskError::Store(error)),
-            Err(LayoutError::Conflict(message)) => Err(TaskError::Conflict(message)),
-        };
+        // What was half done in memory is thrown away with the task; its log is in order.
+        let ended = AssertUnwindSafe(this.run(&mut seen, &stop)).catch_unwind().await;
+        let ended = ended.unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())));
         let error = match ended {
+            // Another mapping is there, or has to be made.
+            Ok(End::Closed(_)) => continue,
             Ok(end) => {
                 tracing::info!(connector = name, topic, task, ?end, "task ended");
                 status.set_state(TaskState::Stopped, None, None);
                 drop(slot);
-                return match end {
-                    End::CaughtUp | End::Stopped | End::CutShort => Exit::Done,
-                };
+                return Exit::Done;
             }
             Err(error) => error,
         };
@@ -113,38 +105,48 @@ fn exit_of(error: &TaskError) -> Exit {
     }
 }
 
-impl TaskContext {
-    async fn of(
-        connector: &Arc<Connector>,
-        topic: &str,
-        task: u32,
-        status: &Arc<TaskStatus>,
-        metrics: &Arc<TaskMetrics>,
-        topic_info: &watch::Receiver<TopicInfo>,
-    ) -> Result<Self, LayoutError> {
+impl Task {
+    async fn run(&self, seen: &mut Seen, stop: &CancellationToken) -> Result<End, TaskError> {
+        let until_caught_up = self.connector.shared.options.until_caught_up;
+        let current = tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            current = mapping::current(self, seen, stop) => current?,
+        };
+        let Some((number, mapping)) = current else { return Ok(End::Stopped) };
+        self.metrics.set_failed(false);
+        let context = self.context(self.task, number, &mapping);
+        let end = task::run(&context, until_caught_up, stop.clone()).await?;
+        if matches!(end, End::Closed(_)) {
+            seen.closed = Some(number);
+        }
+        Ok(end)
+    }
+
+    /// What share `share` of a mapping works with.
+    pub fn context(&self, share: u32, number: u32, mapping: &Mapping) -> TaskContext {
+        let connector = &self.connector;
         let shared = &connector.shared;
-        let tasks_max = connector.config.tasks_max.get();
-        let mapping =
-            layout::mapping(connector.state.as_ref(), &shared.environment, &connector.config.name, topic, tasks_max)
-                .await?;
-        Ok(Self {
+        TaskContext {
             connector: Arc::clone(&connector.config),
-            topic: topic.to_owned(),
-            task,
+            topic: self.topic.clone(),
+            task: share,
+            tasks_max: mapping.tasks_max,
+            origin: mapping::origin(mapping),
             worker_id: shared.worker.id.clone(),
             kafka: Arc::clone(&shared.kafka),
             store: connector.store.clone(),
-            log: Arc::new(connector.log(topic, mapping, task)),
+            log: Arc::new(connector.log(&self.topic, number, share)),
             pool: shared.pool.clone(),
             spool: Arc::clone(&shared.spool),
             budget: shared.budget.clone(),
             uploads: Arc::clone(&connector.uploads),
             environment: shared.environment.clone(),
-            status: Arc::clone(status),
-            metrics: Arc::clone(metrics),
+            status: Arc::clone(&self.status),
+            metrics: Arc::clone(&self.metrics),
             shutdown_timeout: shared.worker.shutdown_timeout,
             group: shared.worker.kafka.group_offsets.then(|| format!("sluice-{}", connector.config.name)),
-            topic_info: topic_info.clone(),
-        })
+            topic_info: self.topic_info.clone(),
+        }
     }
 }

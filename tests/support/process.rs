@@ -26,6 +26,7 @@ pub enum Sink {
 pub struct Setup {
     dir: tempfile::TempDir,
     sink: Sink,
+    topic: String,
 }
 
 impl Setup {
@@ -34,23 +35,29 @@ impl Setup {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path();
         fs::create_dir_all(path.join("connectors")).unwrap();
-        let setup = Self { sink: sink.clone(), dir };
-        let sink = match sink {
-            Sink::File => format!("{{ url: \"file://{}\", max_uploads: 1 }}", setup.archive()),
+        let setup = Self { sink: sink.clone(), dir, topic: topic.to_owned() };
+        setup.write_connector(more);
+        setup.write_worker(kafka, "worker-1", 0);
+        setup
+    }
+
+    /// Rewrites the connector; `more` are lines of its YAML.
+    pub fn write_connector(&self, more: &str) {
+        let topic = &self.topic;
+        let sink = match &self.sink {
+            Sink::File => format!("{{ url: \"file://{}\", max_uploads: 1 }}", self.archive()),
             Sink::Minio { endpoint, .. } => {
                 format!(
                     "{{ url: \"{}\", endpoint: \"{endpoint}\", flavor: minio, region: us-east-1, max_uploads: 1 }}",
-                    setup.archive()
+                    self.archive()
                 )
             }
         };
         fs::write(
-            setup.path("connectors/app-logs.yaml"),
+            self.path("connectors/app-logs.yaml"),
             format!("topics: [{topic}]\napp_id: {{ from: json, pointer: /app_id }}\nsink: {sink}\n{more}\n"),
         )
         .unwrap();
-        setup.write_worker(kafka, "worker-1", 0);
-        setup
     }
 
     /// Rewrites worker.yaml; port 0 lets the system choose.
@@ -98,6 +105,19 @@ impl Setup {
         Running { child, log, before }
     }
 
+    /// Another command with these settings: exit status, stdout, stderr.
+    pub fn command(&self, arguments: &[&str]) -> (i32, String, String) {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        command.args(arguments).arg("--config").arg(self.path("worker.yaml"));
+        command.arg("--connectors").arg(self.path("connectors")).env("NO_COLOR", "1");
+        if let Sink::Minio { key, secret, .. } = &self.sink {
+            command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
+        }
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+    }
+
     /// Archives up to the present end and stops; panics with the worker's log if it does not end well.
     pub fn archive_to_the_end(&self) {
         let mut running = self.start(&["--until-caught-up"], "to-the-end.log");
@@ -137,30 +157,36 @@ impl Running {
 
     /// kill -TERM, and how it ended.
     pub fn terminate(&mut self) -> ExitStatus {
-        let status = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(status.success());
+        self.signal("TERM");
         self.child.wait().unwrap()
+    }
+
+    /// Sends a signal by its name without SIG.
+    pub fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "kill -s {name}: {status}");
     }
 
     /// Waits until this worker's log says `text`; panics when it ends before, or after a minute.
     pub fn wait_for(&mut self, text: &str) {
+        let (log, before) = (self.log.clone(), self.before);
+        self.wait_until(text, || log_from(&log, before).contains(text));
+    }
+
+    /// Waits until something is so while this worker runs; panics when it ends before, or after a minute.
+    pub fn wait_until(&mut self, what: &str, mut so: impl FnMut() -> bool) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-        loop {
-            if self.log().contains(text) {
-                return;
-            }
+        while !so() {
             let ended = self.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the worker ended ({ended:?}) before {text:?}: {}", self.last_lines());
-            assert!(std::time::Instant::now() < deadline, "no {text:?} within a minute: {}", self.last_lines());
+            assert!(ended.is_none(), "the worker ended ({ended:?}) before {what:?}: {}", self.last_lines());
+            assert!(std::time::Instant::now() < deadline, "no {what:?} within a minute: {}", self.last_lines());
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }
 
     /// What this worker logged.
     pub fn log(&self) -> String {
-        let bytes = fs::read(&self.log).unwrap_or_default();
-        let from = usize::try_from(self.before).unwrap().min(bytes.len());
-        String::from_utf8_lossy(&bytes[from..]).into_owned()
+        log_from(&self.log, self.before)
     }
 
     pub fn last_lines(&self) -> String {
@@ -175,6 +201,12 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+fn log_from(log: &Path, before: u64) -> String {
+    let bytes = fs::read(log).unwrap_or_default();
+    let from = usize::try_from(before).unwrap().min(bytes.len());
+    String::from_utf8_lossy(&bytes[from..]).into_owned()
 }
 
 fn tool(name: &str) -> PathBuf {

@@ -26,7 +26,9 @@ impl Core {
         self.entries_since_snapshot += 1;
         match &stored.entry {
             Entry::Commit(commit) => {
-                for file in self.files.logged(&commit.seal, stored.number) {
+                let decided =
+                    commit.seal.iter().chain(commit.replaced.iter().filter_map(|replaced| replaced.by.as_ref()));
+                for file in self.files.logged(decided, stored.number) {
                     self.finish_if_stored(file);
                 }
             }
@@ -81,7 +83,10 @@ impl Core {
         });
         if seals || dones || lows {
             let commit = self.commit(now_ms);
-            let empty = commit.seal.is_empty() && commit.done.is_empty() && commit.lows.is_empty();
+            let empty = commit.seal.is_empty()
+                && commit.replaced.is_empty()
+                && commit.done.is_empty()
+                && commit.lows.is_empty();
             return (!empty).then_some(Entry::Commit(commit));
         }
         None
@@ -89,12 +94,24 @@ impl Core {
 
     pub(super) fn commit(&mut self, now_ms: i64) -> Commit {
         let sealed = self.unlogged.len().min(MAX_SEALS_PER_ENTRY);
-        let seal = if self.phase == Phase::Stopping {
-            Vec::new()
-        } else {
-            let files: Vec<FileId> = self.unlogged.drain(..sealed).collect();
-            files.iter().filter_map(|&file| self.files.get(file)).map(|file| file.intent.clone()).collect()
-        };
+        let files: Vec<FileId> =
+            if self.phase == Phase::Stopping { Vec::new() } else { self.unlogged.drain(..sealed).collect() };
+        let (mut seal, mut replaced) = (Vec::new(), Vec::new());
+        for id in files {
+            let Some(file) = self.files.get(id) else { continue };
+            let intent = file.intent.clone();
+            match file.replaces.clone() {
+                None => seal.push(intent),
+                Some(before) if !intent.ranges.is_empty() => {
+                    replaced.push(Replaced { id: before, by: Some(intent) });
+                }
+                Some(before) => {
+                    replaced.push(Replaced { id: before, by: None });
+                    self.files.remove(id);
+                    self.holds.release(id);
+                }
+            }
+        }
         let mut done = Vec::new();
         for file in std::mem::take(&mut self.undone) {
             self.holds.release(file);
@@ -109,6 +126,6 @@ impl Core {
             }
         }
         self.low_moved_since_ms = None;
-        Commit { seal, done, lows, time_ms: now_ms }
+        Commit { seal, replaced, done, lows, time_ms: now_ms }
     }
 }

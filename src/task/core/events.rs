@@ -19,6 +19,8 @@ pub enum Action {
     Append(Entry),
     /// Start reading these partitions from their positions.
     Read { partitions: Vec<i32> },
+    /// An object holds less than was decided, as somebody accepted: to be told.
+    Accepted(Box<RebuildDiffers>),
     /// Delete what the snapshot at the tip covers.
     CleanUp,
     /// Write the tail; answer with [`Core::on_finished`].

@@ -23,9 +23,9 @@ use super::settings::TaskSettings;
 use crate::archive::frame::FrameBuffer;
 use crate::config::OnError;
 use crate::ledger::encoding::Stored;
-use crate::ledger::{Commit, Entry, Fate, Holds, Intent, IntentId, Pending, Recovery, State};
+use crate::ledger::{Commit, Entry, Fate, Holds, Intent, IntentId, Pending, Recovery, Replaced, State};
 use crate::pipeline::event_time::EventTimes;
-use crate::pipeline::lane::{AppKey, FileId, Lanes, OpenLane, Opener};
+use crate::pipeline::lane::{AppKey, FileId, Lanes, OpenLane, Opener, Ranges};
 use crate::pipeline::rotation::Rotation;
 use crate::pipeline::split::{App, Split, Splitter};
 use crate::pipeline::spool::{FinishedFile, FrameStored};
@@ -81,18 +81,20 @@ pub struct Core {
 }
 
 impl Core {
-    /// A task as its takeover found it. `missing`: pending intents whose objects the store does not have; the others are done.
+    /// A task as its takeover found it. `partitions`: which are read. `missing`: pending intents whose objects the store does not have; the others are done.
     /// `live_ends`: where each partition ends now.
     pub fn new(
         settings: TaskSettings,
         state: State,
+        partitions: &[i32],
         missing: &HashSet<IntentId>,
         live_ends: BTreeMap<i32, i64>,
         entries_since_snapshot: u64,
         now_ms: i64,
     ) -> Self {
         let rotation = Rotation::new(&settings.connector.rotate);
-        let positions = state.lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
+        let lows = partitions.iter().filter_map(|&p| state.low(p).map(|low| (p, low)));
+        let positions = lows.collect();
         let mut core = Self {
             splitter: Arc::new(Splitter::new(&settings.connector, &settings.topic)),
             times: EventTimes::new(&settings.connector.time),
@@ -131,8 +133,10 @@ impl Core {
         let pending: Vec<Pending> = self.state.intents.values().cloned().collect();
         for Pending { log_number, intent } in pending {
             let file = self.new_file();
-            for (&partition, range) in &intent.ranges {
-                self.holds.hold(file, partition, range.first);
+            for &partition in intent.ranges.keys() {
+                if let Some((first, _)) = self.state.span(&intent, partition) {
+                    self.holds.hold(file, partition, first);
+                }
             }
             let is_missing = missing.contains(&intent.id);
             let id = intent.id.clone();
@@ -150,6 +154,16 @@ impl Core {
     fn new_file(&mut self) -> FileId {
         self.next_file += 1;
         self.next_file - 1
+    }
+
+    /// To be called once before any event: finishes what needs no more records.
+    ///
+    /// # Errors
+    /// As [`Core::on_block`].
+    pub fn begin(&mut self, now_ms: i64) -> Result<(), CoreError> {
+        self.complete_rebuilds(now_ms)?;
+        self.next_append(now_ms);
+        Ok(())
     }
 
     /// Archive up to `ends` (per partition), seal everything, then be drained.

@@ -33,7 +33,7 @@ impl Core {
             self.positions.insert(partition, next);
             self.low_moved_since_ms.get_or_insert(now_ms);
         }
-        self.complete_rebuilds()?;
+        self.complete_rebuilds(now_ms)?;
         self.check_caught_up(now_ms);
         self.next_append(now_ms);
         Ok(())
@@ -72,6 +72,11 @@ impl Core {
                 }
                 Fate::Rebuild(id) => {
                     if let Some(rebuild) = self.rebuilds.get_mut(id) {
+                        rebuild.opener.get_or_insert(Opener {
+                            partition: record.partition,
+                            offset: record.offset,
+                            time_ms,
+                        });
                         rebuild.ranges.push(record);
                         rebuild.buffer.push(
                             self.settings.connector.format,
@@ -191,13 +196,14 @@ impl Core {
         let mut closed = File::new(intent, Stage::Sealed);
         closed.frames = frames;
         self.files.insert(file, closed);
-        if self.unlogged.is_empty() {
-            self.unlogged_since_ms = now_ms;
-        }
-        self.unlogged.push(file);
+        self.will_log(file, now_ms);
     }
 
-    pub(super) fn complete_rebuilds(&mut self) -> Result<(), CoreError> {
+    /// Rebuilds whose last record was read.
+    ///
+    /// # Errors
+    /// One differs from what was decided, and nobody accepted that.
+    pub(super) fn complete_rebuilds(&mut self, now_ms: i64) -> Result<(), CoreError> {
         let complete: Vec<IntentId> = self
             .rebuilds
             .iter()
@@ -206,20 +212,48 @@ impl Core {
             .collect();
         for id in complete {
             let Some(rebuild) = self.rebuilds.remove(&id) else { continue };
-            let Rebuild { file, buffer, ranges } = rebuild;
-            if let Some(closed) = self.files.get(file) {
-                self.settings.check_rebuild(&closed.intent, &ranges)?;
-            }
+            let Rebuild { file, buffer, ranges, opener } = rebuild;
             self.cut_closed(file, buffer);
-            if let Some(closed) = self.files.get_mut(file) {
-                closed.complete = true;
+            let Some(closed) = self.files.get_mut(file) else { continue };
+            closed.complete = true;
+            match self.settings.check_rebuild(&closed.intent, &ranges) {
+                Ok(()) => self.finish_if_stored(file),
+                Err(differs) if self.state.short.contains_key(&id) => {
+                    self.actions.push(Action::Accepted(differs));
+                    self.replace(file, ranges, opener, now_ms);
+                }
+                Err(differs) => return Err(CoreError::RebuildDiffers(differs)),
             }
-            self.finish_if_stored(file);
         }
         Ok(())
     }
 
+    /// Decides anew what a file holds: what is left of its records.
+    fn replace(&mut self, file: FileId, ranges: Ranges, opener: Option<Opener>, now_ms: i64) {
+        let Some(mut closed) = self.files.remove(file) else { return };
+        closed.replaces = Some(closed.intent.id.clone());
+        closed.stage = Stage::Sealed;
+        let lane = closed.intent.lane.clone();
+        let ranges = ranges.into_map();
+        if let Some(opener) = opener {
+            let key = self.settings.key(&lane, &opener, self.state.identity.incarnation);
+            closed.intent = Intent::new(key, lane, ranges, self.settings.record.hash.clone());
+        } else {
+            closed.intent.ranges.clear();
+        }
+        self.files.insert(file, closed);
+        self.will_log(file, now_ms);
+    }
+
+    fn will_log(&mut self, file: FileId, now_ms: i64) {
+        if self.unlogged.is_empty() {
+            self.unlogged_since_ms = now_ms;
+        }
+        self.unlogged.push(file);
+    }
+
     pub(super) fn is_past(&self, intent: &Intent) -> bool {
-        intent.ranges.iter().all(|(&partition, range)| self.position(partition) > range.last)
+        let mut spans = intent.ranges.keys().filter_map(|&p| Some((p, self.state.span(intent, p)?.1)));
+        spans.all(|(partition, last)| self.position(partition) > last)
     }
 }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::archive::digest::ContentDigest;
+use crate::ledger::SettingsRecord;
+use crate::ledger::entry::{IntentId, Lane};
 use crate::ledger::entry::{Range, StepId};
 use crate::ledger::{Fate, Recovery};
 
@@ -41,6 +43,7 @@ impl Log {
     fn commit(&mut self, seal: &[Intent], done: &[&Intent], lows: &[(i32, i64)]) {
         self.push(Entry::Commit(Commit {
             seal: seal.to_vec(),
+            replaced: Vec::new(),
             done: done.iter().map(|intent| intent.id.clone()).collect(),
             lows: lows.iter().copied().collect(),
             time_ms: self.0.len() as i64 * 10,
@@ -264,4 +267,134 @@ mod algebra {
             prop_assert_eq!(resumed.pruned(), whole.pruned());
         }
     }
+}
+
+fn cut(offsets: &[(i32, i64)]) -> Entry {
+    Entry::Cut { offsets: offsets.iter().copied().collect(), time_ms: 1 }
+}
+
+fn other_settings() -> Entry {
+    Entry::Settings { settings: SettingsRecord::new(serde_json::json!({"format": "json"})), time_ms: 1 }
+}
+
+#[test]
+fn a_cut_lies_where_nothing_decided_reaches_and_ends_with_new_settings() {
+    let mut log = Log::started(&[(0, 5), (1, 0)]);
+    let a = intent("a", &[(0, 5, 9)]);
+    log.commit(std::slice::from_ref(&a), &[], &[]);
+    assert_eq!(log.fold().unwrap().least_cut(), [(0, 10), (1, 0)].into());
+    log.push(cut(&[(0, 10), (1, 0)]));
+    let b = intent("b", &[(0, 6, 8)]);
+    log.commit(std::slice::from_ref(&b), &[&a, &b], &[(0, 10)]);
+    log.push(other_settings());
+    let state = log.fold().unwrap();
+    assert_eq!((state.cut, state.settings.unwrap().content["format"].as_str()), (None, Some("json")));
+}
+
+#[test]
+fn nothing_is_decided_past_a_cut() {
+    let a = intent("a", &[(0, 5, 9)]);
+    let case = |offsets: &[(i32, i64)], build: &dyn Fn(&mut Log)| {
+        let mut log = Log::started(&[(0, 5), (1, 0)]);
+        log.commit(std::slice::from_ref(&a), &[], &[]);
+        log.push(cut(offsets));
+        build(&mut log);
+        log.broken_rule()
+    };
+    let least = [(0, 10), (1, 0)];
+    assert!(case(&[(0, 9), (1, 0)], &|_| {}).contains("below what was decided"));
+    assert!(case(&[(0, 10)], &|_| {}).contains("each partition"));
+    assert!(case(&least, &|log| log.push(cut(&least))).contains("second cut"));
+    assert!(case(&least, &|log| log.commit(&[intent("b", &[(0, 6, 10)])], &[], &[])).contains("past the cut"));
+    assert!(case(&least, &|log| log.commit(&[], &[&a], &[(0, 11)])).contains("past the cut"));
+    assert!(case(&least, &|log| log.push(other_settings())).contains("not all in the store"));
+    let new = Entry::Partitions { lows: [(7, 0)].into(), time_ms: 1 };
+    assert!(case(&least, &|log| log.push(new.clone())).contains("within a cut"));
+}
+
+#[test]
+fn a_closed_log_takes_takeovers_only() {
+    let closed = Entry::Closed { next: 2, time_ms: 1 };
+    let mut log = Log::started(&[(0, 5)]);
+    log.commit(&[intent("a", &[(0, 5, 9)])], &[], &[]);
+    log.push(closed.clone());
+    assert!(log.broken_rule().contains("not all in the store"));
+    let mut log = Log::started(&[(0, 5)]);
+    log.push(closed.clone());
+    log.push(Entry::Takeover { worker: "w".to_owned(), time_ms: 1 });
+    assert_eq!(log.fold().unwrap().closed, Some(2));
+    log.commit(&[], &[], &[(0, 6)]);
+    assert!(log.broken_rule().contains("mapping 2 took its place"));
+    // Also one that never began.
+    let mut log = Log(Vec::new());
+    log.push(Entry::Takeover { worker: "w".to_owned(), time_ms: 1 });
+    log.push(closed);
+    assert_eq!(log.fold().unwrap().closed, Some(2));
+    log.push(log_start(&[(0, 0)]));
+    assert!(log.broken_rule().contains("mapping 2"));
+}
+
+fn reset(incarnation: u32, partitions: &[(i32, Option<(i64, i64)>)]) -> Entry {
+    let partitions =
+        partitions.iter().map(|&(p, restart)| (p, restart.map(|(low, marks_to)| Restart { low, marks_to }))).collect();
+    let identity = Identity { incarnation, ..Identity::default() };
+    Entry::Reset { identity, partitions, why: "test".to_owned(), time_ms: 7 }
+}
+
+fn replaced(id: &IntentId, by: Option<&Intent>) -> Entry {
+    let replaced = vec![Replaced { id: id.clone(), by: by.cloned() }];
+    Entry::Commit(Commit { replaced, time_ms: 8, ..Commit::default() })
+}
+
+#[test]
+fn a_reset_moves_lows_clips_marks_and_shortens_what_is_pending() {
+    let mut log = Log::started(&[(0, 5), (1, 0)]);
+    let a = intent("a", &[(0, 5, 9), (1, 0, 3)]);
+    let b = intent("b", &[(0, 10, 30)]);
+    log.commit(&[a.clone(), b.clone()], &[&b], &[]);
+    log.push(reset(1, &[(0, Some((8, 20)))]));
+    let state = log.fold().unwrap();
+    assert_eq!((state.low(0), state.low(1)), (Some(8), Some(0)));
+    assert_eq!((state.mark(&lane("a"), 0), state.mark(&lane("b"), 0)), (Some(10), Some(20)));
+    assert_eq!((state.span(&a, 0), state.span(&a, 1)), (Some((8, 9)), Some((0, 3))));
+    // The span holds low, what lies before it does not.
+    log.commit(&[], &[], &[(0, 9)]);
+    assert!(log.broken_rule().contains("past 8 of pending"));
+    log.0.pop();
+    let left = intent("a", &[(0, 8, 9)]);
+    log.push(replaced(&a.id, Some(&left)));
+    log.commit(&[], &[&left], &[(0, 10), (1, 4)]);
+    let state = log.fold().unwrap();
+    assert!(state.intents.is_empty() && state.short.is_empty() && state.identity.incarnation == 1);
+}
+
+#[test]
+fn a_partition_that_is_no_more_leaves_nothing() {
+    let mut log = Log::started(&[(0, 5), (1, 0)]);
+    let a = intent("a", &[(1, 0, 3)]);
+    log.commit(std::slice::from_ref(&a), &[], &[]);
+    log.push(reset(1, &[(0, Some((0, 0))), (1, None)]));
+    let state = log.fold().unwrap();
+    assert_eq!((state.low(1), state.mark(&lane("a"), 1), state.span(&a, 1)), (None, None, None));
+    log.push(replaced(&a.id, None));
+    assert!(log.fold().unwrap().is_settled());
+}
+
+#[test]
+fn resets_and_replacements_keep_their_rules() {
+    let a = intent("a", &[(0, 5, 9)]);
+    let case = |entry: Entry| {
+        let mut log = Log::started(&[(0, 5)]);
+        log.commit(std::slice::from_ref(&a), &[], &[]);
+        log.push(reset(1, &[(0, Some((5, i64::MAX)))]));
+        log.push(entry);
+        log.broken_rule()
+    };
+    assert!(case(reset(0, &[])).contains("earlier incarnation"));
+    assert!(case(reset(1, &[(7, None)])).contains("does not own"));
+    assert!(case(replaced(&intent("b", &[(0, 5, 9)]).id, None)).contains("not pending"));
+    assert!(case(replaced(&a.id, Some(&intent("b", &[(0, 5, 6)])))).contains("other records"));
+    assert!(case(replaced(&a.id, Some(&intent("a", &[(0, 5, 10)])))).contains("other records"));
+    assert!(case(replaced(&a.id, Some(&intent("a", &[(0, 4, 9)])))).contains("other records"));
+    assert!(case(replaced(&a.id, Some(&intent("a", &[])))).contains("no records"));
 }
