@@ -43,6 +43,16 @@ pub struct MemoryKafka {
 struct State {
     topics: BTreeMap<String, Topic>,
     topics_made: u128,
+    commits: Vec<Commit>,
+}
+
+/// Offsets that were copied to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub group: String,
+    pub topic: String,
+    /// (partition, next offset).
+    pub offsets: Vec<(i32, i64)>,
 }
 
 #[derive(Debug)]
@@ -167,6 +177,11 @@ impl MemoryKafka {
     /// The next look of a reader at this partition ends with this error: an unreachable one is retried, another final.
     pub fn fail_once(&self, topic: &str, partition: i32, error: SourceError) {
         self.change_log(topic, partition, |log| log.failure = Some(error));
+    }
+
+    /// Every commit so far.
+    pub fn commits(&self) -> Vec<Commit> {
+        self.lock().commits.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -356,6 +371,12 @@ impl Kafka for MemoryKafka {
                 log.records.iter().find(|(_, record)| record.timestamp_ms >= ms).map_or(end, |&(at, _)| at.min(end))
             }
         })
+    }
+
+    async fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), SourceError> {
+        let commit = Commit { group: group.to_owned(), topic: topic.to_owned(), offsets: offsets.to_vec() };
+        self.lock().commits.push(commit);
+        Ok(())
     }
 
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader {
