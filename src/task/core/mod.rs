@@ -7,6 +7,7 @@
 //! the log. Only a logged file is uploaded. A crash anywhere leaves a log from which the next owner goes on.
 
 mod entries;
+mod epochs;
 mod events;
 mod finishing;
 mod records;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 pub use entries::SNAPSHOT_EVERY;
 pub use events::{Action, CoreError, Counters, Progress, RebuildDiffers};
+
+use epochs::Epochs;
 
 use entries::{DONE_WINDOW_MS, LOW_WINDOW_MS, SEAL_WINDOW_MS};
 
@@ -28,6 +31,7 @@ use crate::ledger::{Commit, Entry, Fate, Holds, Intent, IntentId, Pending, Recov
 use crate::pipeline::event_time::EventTimes;
 use crate::pipeline::lane::{AppKey, FileId, Lanes, OpenLane, Opener, Ranges};
 use crate::pipeline::rotation::Rotation;
+use crate::pipeline::source::Position;
 use crate::pipeline::split::{App, Split, Splitter};
 use crate::pipeline::spool::{FinishedFile, FrameStored};
 use crate::record::{Block, Record};
@@ -57,6 +61,7 @@ pub struct Core {
     /// Ordered, so that the same events give the same actions.
     rebuilds: BTreeMap<IntentId, Rebuild>,
     positions: BTreeMap<i32, i64>,
+    epochs: Epochs,
     /// `--until-caught-up`: nothing at or above is taken.
     ends: Option<BTreeMap<i32, i64>>,
     /// Where the live end was at the start: below it records are a replay or a backlog.
@@ -108,6 +113,7 @@ impl Core {
             files: Files::default(),
             rebuilds: BTreeMap::new(),
             positions,
+            epochs: Epochs::default(),
             ends: None,
             replay_until: live_ends,
             replay_deadline_ms: now_ms.saturating_add(rotation.interval_ms()),

@@ -30,6 +30,7 @@ impl Core {
         *self.counters.records_read.entry(partition).or_default() += records;
         let next = block.next_offset.min(end).max(position);
         if next > position {
+            self.epochs.read(block, position);
             self.positions.insert(partition, next);
             self.low_moved_since_ms.get_or_insert(now_ms);
         }
