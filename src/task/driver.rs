@@ -32,7 +32,7 @@ use crate::log::journal::{Journal, LogError};
 use crate::pipeline::budget::{Budget, Permit};
 use crate::pipeline::compress::{CompressPool, Job, Outcome, Work, Worked};
 use crate::pipeline::lane::FileId;
-use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceEvent, TopicInfo};
+use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 use crate::pipeline::spool::{Spool, SpoolFile, TaskSpool};
 use crate::pipeline::upload::upload;
 use crate::store::Store;
@@ -202,6 +202,19 @@ struct Driver<'a> {
     copying_lows: bool,
     tick_at: Instant,
     stopping: bool,
+    /// Why the task ends once what was read is finished.
+    failed: Option<TaskError>,
+}
+
+/// Whether records that were read may be gone from Kafka: the task's copy is the only one.
+fn is_gone(error: &SourceError) -> bool {
+    matches!(
+        error,
+        SourceError::NoTopic { .. }
+            | SourceError::Recreated { .. }
+            | SourceError::Truncated { .. }
+            | SourceError::OutOfRange { .. }
+    )
 }
 
 impl<'a> Driver<'a> {
@@ -255,6 +268,7 @@ impl<'a> Driver<'a> {
             copying_lows: false,
             tick_at: Instant::now(),
             stopping: false,
+            failed: None,
         })
     }
 
@@ -287,6 +301,9 @@ impl<'a> Driver<'a> {
             self.act().await?;
             if self.core.is_finished() {
                 self.copy_lows_at_the_end().await;
+                if let Some(error) = self.failed.take() {
+                    return Err(error);
+                }
                 return Ok(if deadline.is_some() { End::Stopped } else { End::CaughtUp });
             }
             if self.core.is_draining() || deadline.is_some() {
@@ -434,6 +451,16 @@ impl<'a> Driver<'a> {
             }
             // What is decided needs no more records.
             SourceEvent::Failed { .. } if self.stopping || self.core.is_draining() => {}
+            SourceEvent::Failed { error, .. } if is_gone(&error) => {
+                tracing::error!(
+                    connector = self.connector.name,
+                    topic = self.context.topic,
+                    %error,
+                    "reading failed for good; what was read before is finished first"
+                );
+                self.failed = Some(error.into());
+                self.core.fail(self.now_ms());
+            }
             SourceEvent::Failed { error, .. } => return Err(error.into()),
         }
         Ok(())

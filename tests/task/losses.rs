@@ -193,3 +193,23 @@ async fn a_reset_fences_a_running_owner() {
     let error = running.await.unwrap().unwrap_err();
     assert!(matches!(&error, TaskError::Log(LogError::Fenced { by, .. }) if by == "operator"), "{error}");
 }
+
+#[tokio::test]
+async fn what_was_read_is_archived_before_a_task_fails_for_good() {
+    let (kafka, store) = (kafka(3, &some_records()), Arc::new(MemoryStore::new()));
+    let world = world(&kafka, &store, "", "w");
+    let (_stop, running) = world.start();
+    let read = || world.context.status.report().partitions.values().map(|p| p.position).sum::<i64>();
+    let wait = async {
+        while read() < 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    assert!(objects(&store).await.is_empty(), "nothing is due");
+    kafka.delete_topic(TOPIC);
+    let error = running.await.unwrap().unwrap_err();
+    assert!(matches!(&error, TaskError::Source(SourceError::NoTopic { .. })), "{error}");
+    // Nobody could ever read them again.
+    assert_exact(&store, &some_records()).await;
+}

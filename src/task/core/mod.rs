@@ -42,6 +42,8 @@ enum Phase {
     Running,
     /// Everything read is sealed, uploaded and logged.
     Draining,
+    /// No more can be read: what was read may be all that there is of it, so it is sealed and finished like the rest.
+    Failing,
     /// Nothing new is decided; what is decided is finished.
     Stopping,
 }
@@ -208,6 +210,18 @@ impl Core {
         self.next_append(now_ms);
     }
 
+    /// Kafka has no more records for us, not even those that were read: save what is here.
+    pub fn fail(&mut self, now_ms: i64) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        for file in self.lanes.files() {
+            self.seal(file, now_ms);
+        }
+        self.phase = Phase::Failing;
+        self.next_append(now_ms);
+    }
+
     /// Everything asked for is done: drained, or stopped with nothing in flight.
     pub fn is_finished(&self) -> bool {
         let log_is_still = !self.appending && self.undone.is_empty();
@@ -216,6 +230,7 @@ impl Core {
             Phase::Draining => {
                 log_is_still && self.lanes.is_empty() && self.files.is_empty() && self.low_moved_since_ms.is_none()
             }
+            Phase::Failing => log_is_still && self.unlogged.is_empty() && self.files.none_in_upload(),
             Phase::Stopping => log_is_still && self.files.none_in_upload(),
         }
     }
@@ -230,8 +245,9 @@ impl Core {
         self.next_deadline_ms().is_some_and(|at| at <= now_ms)
     }
 
+    /// No more records are wanted.
     pub fn is_draining(&self) -> bool {
-        self.phase == Phase::Draining
+        matches!(self.phase, Phase::Draining | Phase::Failing)
     }
 
     /// Whether reading this partition further makes sense.
