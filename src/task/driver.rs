@@ -273,6 +273,7 @@ impl<'a> Driver<'a> {
             topic_id: self.core.state().identity.topic_id.clone(),
             isolation: self.connector.isolation,
             starts,
+            seen: Vec::new(),
             budget: self.context.budget.clone(),
         };
         self.readers.push(self.context.kafka.read(request, self.blocks.0.clone()));
