@@ -22,7 +22,7 @@ async fn commits(kafka: &MemoryKafka, count: usize) -> Vec<Vec<(i32, i64)>> {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.expect("the lows are copied");
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
     kafka.commits().into_iter().map(|commit| commit.offsets).collect()
 }
 
