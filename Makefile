@@ -1,7 +1,10 @@
 # The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
 # (default ~/.cache/sluice-dev). docs/development.md says more.
 
-.PHONY: help build demo test fuzz bench check advisories services stop
+.PHONY: help build demo test simulation fuzz bench check advisories services stop
+
+HISTORIES ?= 1000000
+SEED ?= 1
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -14,6 +17,9 @@ demo: ## archive this machine's own logs through a real Kafka (STORE=file|minio)
 
 test: ## unit, property and integration tests against real Kafka, MinIO and Redis (ARGS=.. for cargo test)
 	dev/test $(ARGS)
+
+simulation: ## histories of whole tasks under every fault (HISTORIES=1000000 SEED=1)
+	dev/simulation $(HISTORIES) $(SEED)
 
 fuzz: ## damaged and hostile bytes of brokers and producers, with new seeds (SECONDS=60 for each of 15 targets)
 	SLUICE_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --lib kafka::native::fuzz -- --nocapture

@@ -57,13 +57,14 @@ fn a_probe_says_what_can_not_be_reached_and_no_password() {
     let (worker, connector) = (write("worker.yaml", worker), write("c.yaml", connector));
     let (code, out, err) = run(&["check", "--probe", "--config", &worker, "--connectors", &connector]);
     assert_eq!(code, 3, "{out}{err}");
-    assert!(err.starts_with("warning: ") && err.contains("coordination.url: is not used by this version"), "{err}");
+    assert_eq!(err, "");
     assert!(out.contains(&format!("\nFAILED  kafka {closed}: ")), "{out}");
     assert!(
         out.contains("\nok      connector c: sink file://") && out.contains("\nok      connector c: state file://"),
         "{out}"
     );
-    assert!(out.contains(&format!("\nFAILED  redis redis://{closed}: ")), "{out}");
+    assert!(out.contains(&format!("\nFAILED  redis {closed}: ")), "{out}");
+    assert!(out.contains(&format!("\nFAILED  coordination redis://{closed}/0: ")), "{out}");
     assert!(!out.contains("planted") && !err.contains("planted"), "{out}{err}");
     // What was tried out is gone again.
     let left: Vec<_> = std::fs::read_dir(data.join("_sluice")).map(|entries| entries.collect()).unwrap_or_default();

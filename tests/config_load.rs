@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use sluice::config::{
     AppIdFrom, Bucket, ConnectorConfig, Environment, Flavor, HttpAuth, LoadOptions, Loaded, MissingAppId, SinkUrl,
-    StartFrom, TimeFormat, TimeFrom, TopicSelection, load, load_connector_str,
+    StartFrom, StateUrl, TimeFormat, TimeFrom, TopicSelection, load, load_connector_str,
 };
 
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -105,7 +105,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_defaults() {
     assert_eq!(worker.spool.dir, Path::new("/e"));
     assert_eq!(worker.spool.max_bytes, 1 << 30);
     assert_eq!(worker.memory_max_bytes, 64 << 20);
-    assert_eq!(worker.max_tasks.unwrap().get(), 3);
+    assert_eq!(worker.max_tasks, Some(3));
     assert!(!worker.kafka.group_offsets);
     assert_eq!(worker.http.auth, HttpAuth::None);
     assert_eq!(worker.shutdown_timeout, Duration::from_secs(60));
@@ -313,22 +313,28 @@ fn what_this_version_does_not_do_is_never_ignored() {
         let (_directory, file) = place(&format!("{WORKER}\n{settings}"), &[("c.yaml", REQUIRED)]);
         load(&options(&file), &Environment::new())
     };
-    for (settings, key) in [
-        ("coordination: { url: 'redis://:planted@h:6379' }", "coordination.url"),
-        ("worker: { group: blue }", "worker.group"),
-        ("http: { allow_sinks: ['s3://logs'] }", "http.allow_sinks"),
+    for (settings, key, message) in [
+        ("worker: { group: blue }", "worker.group", "has no effect without coordination.url"),
+        ("http: { allow_sinks: ['s3://logs'] }", "http.allow_sinks", "is not used by this version"),
+        (
+            "state: { url: 'redis://:planted@h' }\ncoordination: { url: 'redis-cluster://:planted@a,h:6379' }",
+            "coordination.url",
+            "is the Redis of state.url",
+        ),
     ] {
         let warnings = with(settings).unwrap().warnings;
         assert!(warnings.len() == 1 && warnings[0].key == key, "{warnings:?}");
-        assert!(warnings[0].message.starts_with("is not used by this version"), "{warnings:?}");
+        assert!(
+            warnings[0].message.starts_with(message) && !format!("{warnings:?}").contains("planted"),
+            "{warnings:?}"
+        );
     }
     for (settings, message) in [
         ("http: { tls: { cert_file: /c, key_file: /k } }", "http.tls.cert_file: HTTPS is not in this version"),
         ("http: { tls: { key_file: /k } }", "http.tls.key_file: HTTPS is not in this version"),
-        (
-            "state: { url: 'redis://:planted@h:6379' }",
-            "state.url: redis:// is not in this version; write one of file://",
-        ),
+        ("state: { url: 'redis://:planted@h:6379/x' }", "state.url: the URL has a path that is no database number"),
+        ("coordination: { url: 'redis-sentinel://:planted@h' }", "coordination.url: the URL names no master"),
+        ("worker: { max_tasks: 0 }", "worker.max_tasks: is 0, and without coordination.url"),
         ("state: { url: 'https://:planted@h' }", "state.url: the URL begins with none of file://, s3://, oss://"),
     ] {
         let found = with(settings).unwrap_err().to_string();
@@ -350,7 +356,7 @@ fn state_has_a_place_of_its_own() {
         ("s3://logs/state", "s3://logs/a"),
         ("oss://state/x/", "oss://logs"),
     ] {
-        assert_eq!(with(state, sink), Ok(Some(SinkUrl::parse(state).unwrap())), "{state} {sink}");
+        assert_eq!(with(state, sink), Ok(Some(StateUrl::Store(SinkUrl::parse(state).unwrap()))), "{state} {sink}");
     }
     for (state, sink, message) in [
         ("file:///data/state", "file:///data", "sink.url: lies in, or around, state.url (file:///data/state)"),

@@ -142,7 +142,9 @@ async fn a_probe_tells_what_is_there_and_what_is_not() {
     fill_topic(&services.kafka, &topic, 10).await;
     support::make_bucket(&services.minio, &bucket, &services.key, &services.secret).await;
     let kafka = format!("kafka: {{ bootstrap_servers: ['{}'] }}", services.kafka);
-    let place = Place::new(&format!("{kafka}\ncoordination: {{ url: '{}' }}", services.redis), "");
+    let group = unique("probe");
+    let with_redis = format!("{kafka}\ncoordination: {{ url: '{}' }}\nworker: {{ group: {group} }}", services.redis);
+    let place = Place::new(&with_redis, "");
     let s3 = s3_sink(&services, &bucket, place.0.path());
     place.write("connectors/c.yaml", &connector(&topic, &s3));
     let (code, out, err) = place.sluice(&["check", "--probe"]).await;
@@ -153,7 +155,11 @@ async fn a_probe_tells_what_is_there_and_what_is_not() {
         format!(
             "ok      connector c: sink s3://{bucket}/data: write, read, read a range, head, list, create only, delete"
         ),
-        format!("ok      redis {}: answers PING", services.redis),
+        format!("ok      redis {}: answers PING", services.redis.trim_start_matches("redis://")),
+        format!(
+            "ok      coordination {}: takes and releases a lease; of group {group} nobody is there",
+            services.redis
+        ),
     ] {
         assert!(out.lines().any(|found| found == line), "{line}\n{out}");
     }
@@ -220,4 +226,35 @@ async fn the_log_lies_in_another_bucket() {
     place.write_worker(&format!("{kafka}\nstate: {{ url: 's3://{state}/other' }}"));
     let (code, _, err) = place.sluice(&["run", "--until-caught-up"]).await;
     assert!(code == 2 && err.contains(&format!("begun with its state s3://{state}/logs")), "{code} {err}");
+}
+
+/// The weaker choice: as long as that Redis forgets nothing all is well, and when it forgot everything nothing is archived twice.
+#[tokio::test]
+async fn the_log_lies_on_redis_and_is_missed_when_it_is_gone() {
+    let Some(services) = services() else { return };
+    let topic = unique("state");
+    fill_topic(&services.kafka, &topic, 100).await;
+    let redis = support::group::OwnRedis::start();
+    let kafka = format!("kafka: {{ bootstrap_servers: ['{}'] }}\nstate: {{ url: '{}' }}", services.kafka, redis.url());
+    let place = Place::new(&kafka, "");
+    let data = place.path("data");
+    place.write("connectors/c.yaml", &connector(&topic, &format!("url: 'file://{}'", data.display())));
+    let (code, out, err) = place.sluice(&["check", "--probe"]).await;
+    let line = format!(
+        "ok      connector c: state {}: write, read, read a range, head, list, create only, delete",
+        redis.url()
+    );
+    assert!(code == 0 && out.lines().any(|found| found == line), "{out}{err}");
+    let mut archived = Vec::new();
+    for run in 0..2 {
+        let (code, _, err) = place.sluice(&["run", "--until-caught-up"]).await;
+        assert_eq!(code, 0, "{err}");
+        assert!(run == 0 || files(&data) == archived, "a second run finds its log");
+        archived = files(&data);
+    }
+    assert!(archived.len() > 1);
+    redis.run("cli", &["flushall"]);
+    let (code, _, err) = place.sluice(&["run", "--until-caught-up"]).await;
+    assert!(code == 4 && err.contains(&format!("its state at {} is gone", redis.url())), "{code} {err}");
+    assert_eq!(files(&data), archived);
 }

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::auth::Gate;
 use super::metrics::publish_budgets;
+use crate::cluster::group::{Group, GroupReport};
 use crate::config::HttpConfig;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::spool::Spool;
@@ -41,6 +42,9 @@ pub struct WorkerReport {
     pub spool_max_bytes: u64,
     pub connectors: BTreeMap<String, ConnectorReport>,
     pub tasks: Vec<TaskReport>,
+    /// `None`: this is the only worker.
+    #[serde(default)]
+    pub cluster: Option<GroupReport>,
 }
 
 /// A connector beyond its tasks.
@@ -71,6 +75,7 @@ struct Inner {
     /// With their connectors' names.
     stores: Vec<(String, Arc<Observed>)>,
     connectors: BTreeMap<String, ConnectorReport>,
+    group: Option<Arc<Group>>,
 }
 
 impl Board {
@@ -91,6 +96,10 @@ impl Board {
 
     pub fn until_caught_up(&self) -> bool {
         self.until_caught_up
+    }
+
+    pub fn set_group(&self, group: Arc<Group>) {
+        self.lock().group = Some(group);
     }
 
     pub fn add_task(&self, status: Arc<TaskStatus>) {
@@ -121,9 +130,9 @@ impl Board {
     }
 
     pub fn report(&self) -> WorkerReport {
-        let (stores, mut connectors) = {
+        let (stores, mut connectors, group) = {
             let inner = self.lock();
-            (inner.stores.clone(), inner.connectors.clone())
+            (inner.stores.clone(), inner.connectors.clone(), inner.group.clone())
         };
         for (connector, store) in stores {
             if let Some(error) = store.trouble() {
@@ -139,6 +148,7 @@ impl Board {
             spool_max_bytes: self.spool.max_bytes(),
             connectors,
             tasks: self.reports(),
+            cluster: group.map(|group| group.report()),
         }
     }
 }

@@ -34,6 +34,7 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Gauge, INTENTS_PENDING, "Objects decided in the log and not yet known to be in the store"),
     (Kind::Gauge, OPEN_LANES, "Lanes with records that are not sealed"),
     (Kind::Gauge, TASK_FAILED, "1 while the task is failed and waits for somebody"),
+    (Kind::Gauge, COORDINATION_UP, "1 while the Redis of coordination.url answers; absent without one"),
     (Kind::Gauge, MEMORY_USED, "Bytes counted against memory_max_bytes"),
     (Kind::Gauge, SPOOL_USED, "Bytes counted against spool.max_bytes"),
     (Kind::Gauge, BUILD_INFO, "Always 1; the version is a label"),
@@ -59,6 +60,7 @@ pub const RETENTION_HEADROOM: &str = "sluice_retention_headroom_records";
 pub const INTENTS_PENDING: &str = "sluice_intents_pending";
 pub const OPEN_LANES: &str = "sluice_open_lanes";
 pub const TASK_FAILED: &str = "sluice_task_failed";
+pub const COORDINATION_UP: &str = "sluice_coordination_up";
 pub const MEMORY_USED: &str = "sluice_memory_budget_used_bytes";
 pub const SPOOL_USED: &str = "sluice_spool_used_bytes";
 pub const BUILD_INFO: &str = "sluice_build_info";
@@ -132,6 +134,22 @@ impl TaskMetrics {
         gauge!(TASK_FAILED, &self.task_labels()).set(if failed { 1.0 } else { 0.0 });
     }
 
+    /// The task goes on elsewhere: nothing of it waits here. A headroom of not-a-number alarms nobody.
+    pub fn leave(&self, now_ms: i64) {
+        let known = self.partitions.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for partition in known.into_keys() {
+            let labels = self.partition_labels(partition);
+            gauge!(LAG_RECORDS, &labels).set(0.0);
+            gauge!(RETENTION_HEADROOM, &labels).set(f64::NAN);
+        }
+        let task = self.task_labels();
+        gauge!(OPEN_LANES, &task).set(0.0);
+        gauge!(INTENTS_PENDING, &task).set(0.0);
+        gauge!(LAG_SECONDS, &task).set(0.0);
+        gauge!(OLDEST_UNSEALED, &task).set(seconds(now_ms));
+        gauge!(TASK_FAILED, &task).set(0.0);
+    }
+
     /// Adds what was counted and shows the report.
     pub fn publish(&self, counters: &Counters, report: &TaskReport, now_ms: i64) {
         let labels = self.labels();
@@ -173,6 +191,11 @@ impl TaskMetrics {
 
 fn seconds(ms: i64) -> f64 {
     ms as f64 / 1000.0
+}
+
+/// Shows whether the group can be asked.
+pub fn coordination(up: bool) {
+    gauge!(COORDINATION_UP).set(if up { 1.0 } else { 0.0 });
 }
 
 /// Shows the budgets of the worker.

@@ -15,8 +15,6 @@ pub struct FrameBuffer {
     data: Vec<u8>,
     table: Vec<u8>,
     runs: Vec<Run>,
-    sum: u128,
-    times: Option<(i64, i64)>,
 }
 
 /// Consecutive records of one partition.
@@ -30,6 +28,10 @@ struct Run {
     last_offset: i64,
     first_timestamp_ms: i64,
     last_timestamp_ms: i64,
+    /// Earliest and latest event time.
+    times: (i64, i64),
+    /// Wrapping sum of the offset hashes.
+    sum: u128,
 }
 
 /// What a frame holds of one partition.
@@ -80,8 +82,7 @@ impl FrameBuffer {
     pub fn push(&mut self, format: Format, topic: &str, topic_seed: u64, record: &Record<'_>, time_ms: i64) {
         let start = self.data.len();
         write_record(format, topic, record, &mut self.data);
-        self.sum = self.sum.wrapping_add(offset_hash(topic_seed, record.partition, record.offset));
-        self.times = Some(self.times.map_or((time_ms, time_ms), |(min, max)| (min.min(time_ms), max.max(time_ms))));
+        let hash = offset_hash(topic_seed, record.partition, record.offset);
         let extra = match (format, record.value) {
             (Format::Json, _) => None,
             (Format::Raw, None) => Some(0),
@@ -94,6 +95,8 @@ impl FrameBuffer {
                 run.count += 1;
                 run.last_offset = record.offset;
                 run.last_timestamp_ms = record.timestamp_ms;
+                run.times = (run.times.0.min(time_ms), run.times.1.max(time_ms));
+                run.sum = run.sum.wrapping_add(hash);
                 (gap, delta)
             }
             _ => {
@@ -106,6 +109,8 @@ impl FrameBuffer {
                     last_offset: record.offset,
                     first_timestamp_ms: record.timestamp_ms,
                     last_timestamp_ms: record.timestamp_ms,
+                    times: (time_ms, time_ms),
+                    sum: hash,
                 });
                 (0, 0)
             }
@@ -122,23 +127,42 @@ impl FrameBuffer {
     /// # Errors
     /// [`CodecError`]: the codec failed; nothing usable was appended.
     pub fn encode(&self, encoder: &mut Encoder, out: &mut Vec<u8>) -> Result<FrameMeta, CodecError> {
+        self.encode_runs(&self.order(), encoder, out)
+    }
+
+    /// The same as one frame for each partition, ascending.
+    ///
+    /// # Errors
+    /// [`CodecError`]: the codec failed; nothing usable was appended.
+    pub fn encode_apart(&self, encoder: &mut Encoder, out: &mut Vec<u8>) -> Result<Vec<FrameMeta>, CodecError> {
+        let order = self.order();
+        let same_partition = |&a: &usize, &b: &usize| self.runs[a].partition == self.runs[b].partition;
+        order.chunk_by(same_partition).map(|runs| self.encode_runs(runs, encoder, out)).collect()
+    }
+
+    /// The runs by partition, then offset.
+    fn order(&self) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.runs.len()).collect();
         order.sort_by_key(|&index| self.runs[index].partition);
+        order
+    }
+
+    fn encode_runs(&self, order: &[usize], encoder: &mut Encoder, out: &mut Vec<u8>) -> Result<FrameMeta, CodecError> {
         let pieces: Vec<&[u8]> = order.iter().map(|&index| self.data_of(index)).collect();
         let start = out.len();
         encoder.encode(&pieces, out)?;
         let stored = &out[start..];
-        let table = self.ordered_table(&order);
+        let table = self.ordered_table(order);
         let compressed = lz4_flex::block::compress(&table);
-        let (min_time_ms, max_time_ms) = self.times.unwrap_or_default();
+        let runs = || order.iter().map(|&index| &self.runs[index]);
         Ok(FrameMeta {
-            raw_len: self.data.len() as u64,
+            raw_len: pieces.iter().map(|piece| piece.len() as u64).sum(),
             stored_len: stored.len() as u64,
             crc: crc32c::crc32c(stored),
-            min_time_ms,
-            max_time_ms,
-            partitions: self.partitions(&order),
-            sum: self.sum,
+            min_time_ms: runs().map(|run| run.times.0).min().unwrap_or_default(),
+            max_time_ms: runs().map(|run| run.times.1).max().unwrap_or_default(),
+            partitions: self.partitions(order),
+            sum: runs().fold(0, |sum, run| sum.wrapping_add(run.sum)),
             table_raw_len: table.len() as u64,
             table: if compressed.len() < table.len() { compressed } else { table },
         })

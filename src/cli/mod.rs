@@ -15,7 +15,6 @@ mod completions;
 mod logging;
 mod offsets;
 mod probe;
-mod redis_ping;
 pub mod rotation;
 mod run;
 mod status;

@@ -12,12 +12,14 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Exit, redis_ping};
+use super::Exit;
 use crate::cli::rotation;
+use crate::cluster;
 use crate::config::units::show_duration;
-use crate::config::{ConnectorConfig, Loaded, TopicSelection};
+use crate::config::{ConnectorConfig, Loaded, RedisUrl, TopicSelection};
 use crate::kafka;
 use crate::pipeline::source::{At, Kafka, TopicInfo};
+use crate::redis_link;
 use crate::store::probe::ProbeOutcome;
 use crate::store::{self, Store, StoreError};
 
@@ -107,14 +109,30 @@ async fn all(loaded: &Loaded, steps: &mut Steps<'_>) -> io::Result<()> {
             try_store(&format!("connector {}: state", connector.name), opened, true, steps).await?;
         }
     }
-    for node in worker.coordination_url.iter().flat_map(redis_ping::nodes) {
-        let name = format!("redis {}", node.shown);
-        match redis_ping::ping(&node).await {
+    if let Some(url) = &worker.coordination_url {
+        coordination(url, &worker.group, steps).await?;
+    }
+    Ok(())
+}
+
+/// Each node by itself, then what coordination does.
+async fn coordination(url: &RedisUrl, group: &str, steps: &mut Steps<'_>) -> io::Result<()> {
+    for node in &url.nodes {
+        let host = if node.0.contains(':') { format!("[{}]", node.0) } else { node.0.clone() };
+        let name = format!("redis {}:{}", host, node.1);
+        match redis_link::ping(url, node).await {
             Ok(()) => steps.add(Outcome::Ok, name, "answers PING")?,
             Err(why) => steps.fail(Exit::Unreachable, name, why)?,
         }
     }
-    Ok(())
+    let what = format!("coordination {url}");
+    match cluster::redis::probe(url, group).await {
+        Ok(members) => {
+            let there = if members == 0 { "nobody is there".to_owned() } else { format!("{members} are there") };
+            steps.add(Outcome::Ok, what, format!("takes and releases a lease; of group {group} {there}"))
+        }
+        Err(why) => steps.fail(Exit::Unreachable, what, why.to_string()),
+    }
 }
 
 async fn limited<T, E: fmt::Display>(asked: impl Future<Output = Result<T, E>>) -> Result<T, String> {

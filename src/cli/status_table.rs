@@ -5,6 +5,8 @@
 use std::io::{self, Write};
 
 use crate::api::http::WorkerReport;
+use crate::cluster::Phase;
+use crate::cluster::group::{GroupReport, MemberReport};
 use crate::task::status::{TaskReport, TaskState};
 
 const HEAD: [&str; 11] = [
@@ -28,7 +30,11 @@ pub fn print(out: &mut impl Write, url: &str, report: &WorkerReport, now_ms: i64
     writeln!(out, "worker {} (sluice {}) at {url}", report.worker, report.version)?;
     let used = |used, max| format!("{} of {}", size(used), size(max));
     let memory = used(report.memory_used_bytes, report.memory_max_bytes);
-    writeln!(out, "memory {memory}, spool {}\n", used(report.spool_used_bytes, report.spool_max_bytes))?;
+    writeln!(out, "memory {memory}, spool {}", used(report.spool_used_bytes, report.spool_max_bytes))?;
+    if let Some(group) = &report.cluster {
+        print_group(out, group)?;
+    }
+    writeln!(out)?;
     let mut tasks: Vec<&TaskReport> = report.tasks.iter().collect();
     tasks.sort_by(|a, b| (&a.connector, &a.topic, a.task).cmp(&(&b.connector, &b.topic, b.task)));
     if tasks.is_empty() {
@@ -36,11 +42,29 @@ pub fn print(out: &mut impl Write, url: &str, report: &WorkerReport, now_ms: i64
     } else {
         print_tasks(out, &tasks, now_ms, colour)?;
     }
-    let problems = problems(report, &tasks);
+    let problems = problems(report, &tasks, now_ms);
     if !problems.is_empty() {
         writeln!(out)?;
     }
     problems.iter().try_for_each(|line| writeln!(out, "{line}"))
+}
+
+/// Who else there is, and how many tasks each has.
+fn print_group(out: &mut impl Write, group: &GroupReport) -> io::Result<()> {
+    let member = |member: &MemberReport| {
+        let most = member.max_tasks.map_or_else(String::new, |max| format!(" of at most {max}"));
+        let phase = match member.phase {
+            Phase::Ready => "",
+            Phase::Joining => ", joining",
+            Phase::Leaving => ", leaving",
+            Phase::Job => ", until caught up",
+        };
+        let this = if member.this { " (this)" } else { "" };
+        format!("{}{this} {}{most}{phase}", member.worker, member.tasks_held)
+    };
+    let members: Vec<String> = group.members.iter().map(member).collect();
+    let seen = if group.away_since_ms.is_some() { ", as last seen" } else { "" };
+    writeln!(out, "group {} at {}: tasks by worker{seen}: {}", group.group, group.coordination, members.join(", "))
 }
 
 fn print_tasks(out: &mut impl Write, tasks: &[&TaskReport], now_ms: i64, colour: bool) -> io::Result<()> {
@@ -79,8 +103,19 @@ fn row(task: &TaskReport, now_ms: i64) -> [String; HEAD.len()] {
 }
 
 /// Everything that keeps records from their store, with what to do about it.
-fn problems(report: &WorkerReport, tasks: &[&TaskReport]) -> Vec<String> {
+fn problems(report: &WorkerReport, tasks: &[&TaskReport], now_ms: i64) -> Vec<String> {
     let mut lines = Vec::new();
+    if let Some(group) = &report.cluster {
+        if let (Some(since), Some(why)) = (group.away_since_ms, &group.away_why) {
+            let since = ago(now_ms.saturating_sub(since));
+            lines.push(format!("group {}: coordination is away since {since}: {why}", group.group));
+            lines.push("  running tasks go on; none is taken over or moved until it is back".to_owned());
+        } else if group.tasks_free > 0 && group.phase == Phase::Ready {
+            lines.push(format!("group {}: {} tasks have no worker", group.group, group.tasks_free));
+        }
+    }
+    let other_workers_run_it =
+        |task: &TaskReport| report.cluster.is_some() && task.state == TaskState::Unassigned && task.advice.is_none();
     for (name, connector) in &report.connectors {
         if let Some(why) = &connector.failed {
             lines.push(format!("{name}: FAILED: {why}"));
@@ -95,7 +130,7 @@ fn problems(report: &WorkerReport, tasks: &[&TaskReport]) -> Vec<String> {
     }
     for task in tasks {
         let name = format!("{}/{}/{}", task.connector, task.topic, task.task);
-        if let Some(message) = &task.message {
+        if let Some(message) = task.message.as_ref().filter(|_| !other_workers_run_it(task)) {
             lines.push(format!("{name}: {}: {message}", state_name(task.state)));
         }
         lines.extend(task.advice.iter().map(|advice| format!("  to do: {advice}")));
@@ -211,6 +246,7 @@ mod tests {
             spool_max_bytes: 20 << 30,
             connectors: BTreeMap::from([("app-logs".to_owned(), missing), ("broken".to_owned(), broken)]),
             tasks: vec![task("orders", 0, failed), task("applogs", 0, running)],
+            cluster: None,
         }
     }
 
@@ -239,6 +275,44 @@ app-logs/orders/0: FAILED: records are gone
   to do: look into it
 ";
         assert_eq!(printed(false), expected);
+    }
+
+    #[test]
+    fn a_group_shows_who_has_how_much() {
+        let member = |worker: &str, phase, tasks_held, max_tasks| MemberReport {
+            worker: worker.to_owned(),
+            phase,
+            max_tasks,
+            tasks_held,
+            this: worker == "host-7",
+        };
+        let group = GroupReport {
+            group: "default".to_owned(),
+            coordination: "redis://h:6379".to_owned(),
+            phase: Phase::Ready,
+            away_since_ms: Some(NOW_MS - 61_000),
+            away_why: Some("connection refused".to_owned()),
+            tasks_held: 2,
+            members: vec![member("host-7", Phase::Ready, 2, None), member("host-8", Phase::Joining, 0, Some(3))],
+            tasks_free: 1,
+        };
+        let elsewhere = task("applogs", 0, |task| task.message = Some("worker host-8 of the group runs it".to_owned()));
+        let mut report = WorkerReport { cluster: Some(group), connectors: BTreeMap::new(), ..report() };
+        report.tasks = vec![elsewhere];
+        let shown = |report: &WorkerReport| {
+            let mut out = Vec::new();
+            print(&mut out, "http://127.0.0.1:8083", report, NOW_MS, false).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        let text = shown(&report);
+        let line = "group default at redis://h:6379: tasks by worker, as last seen: host-7 (this) 2, host-8 0 of at most 3, joining\n";
+        assert!(text.contains(line), "{text}");
+        assert!(text.contains("coordination is away since 61s ago: connection refused"), "{text}");
+        assert!(!text.contains("runs it"), "{text}");
+        if let Some(group) = &mut report.cluster {
+            group.away_since_ms = None;
+        }
+        assert!(shown(&report).contains("group default: 1 tasks have no worker"));
     }
 
     #[test]

@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use super::RedisUrl;
+
 /// Where objects go. The prefix has neither leading nor trailing `/`; it may be empty.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkUrl {
@@ -19,6 +21,23 @@ impl std::fmt::Display for SinkUrl {
             Self::File { dir } => write!(f, "file://{}", dir.display()),
             Self::S3 { bucket, prefix } => write!(f, "s3://{bucket}/{prefix}"),
             Self::Oss { bucket, prefix } => write!(f, "oss://{bucket}/{prefix}"),
+        }
+    }
+}
+
+/// Where tasks' logs lie, apart from the data.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StateUrl {
+    /// Endpoint and credentials are the sink's.
+    Store(SinkUrl),
+    Redis(RedisUrl),
+}
+
+impl std::fmt::Display for StateUrl {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Store(url) => std::fmt::Display::fmt(url, f),
+            Self::Redis(url) => std::fmt::Display::fmt(url, f),
         }
     }
 }

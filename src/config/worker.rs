@@ -2,22 +2,24 @@
 //!
 //! Owns: the types. Everything in them is legal. Does not own: how they are read and checked.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{SecretUrl, SinkUrl};
+use super::{RedisUrl, StateUrl};
 
 /// Settings of one worker process.
 #[derive(Clone, Debug)]
 pub struct WorkerConfig {
     pub id: String,
     pub group: String,
-    pub max_tasks: Option<NonZeroU32>,
+    /// `None`: as many as there are. 0: a worker that only looks on; needs `coordination_url`.
+    pub max_tasks: Option<u32>,
     pub kafka: KafkaConfig,
-    /// `None`: each connector's log lies beside its data. Endpoint and credentials are the sink's.
-    pub state_url: Option<SinkUrl>,
-    pub coordination_url: Option<SecretUrl>,
+    /// `None`: each connector's log lies beside its data.
+    pub state_url: Option<StateUrl>,
+    /// `None`: this is the only worker.
+    pub coordination_url: Option<RedisUrl>,
     pub spool: SpoolConfig,
     pub memory_max_bytes: u64,
     /// `None`: all cores.

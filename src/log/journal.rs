@@ -263,3 +263,7 @@ fn damaged(door: &dyn LogDoor, error: &LedgerError) -> LogError {
 fn missing(door: &dyn LogDoor, number: u64) -> LogError {
     LogError::Damaged { number, place: door.place(), why: "it is missing".to_owned() }
 }
+
+#[cfg(test)]
+#[path = "journal_tests.rs"]
+mod tests;

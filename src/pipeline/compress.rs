@@ -1,4 +1,5 @@
-//! Compression on a pool of threads that all tasks of a worker share: one hot partition or one hot app uses every core.
+//! Compression, and everything else that works on the spool, on a pool of threads that all tasks of a worker share: one hot
+//! partition or one hot app uses every core.
 //!
 //! Owns: the threads, their reused codec contexts, the bounded queue in front of them.
 //! Does not own: which frames to cut, the order of frames in a file ([`super::spool`]).
@@ -11,32 +12,51 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::budget::Permit;
 use super::lane::FileId;
-use super::spool::{FrameStored, SpoolError, SpoolFile};
+use super::spool::{FinishedFile, FrameStored, SpoolError, SpoolFile};
 use crate::archive::codec::{Codec, CodecError, Encoder};
 use crate::archive::frame::FrameBuffer;
+use crate::archive::index::FileFacts;
 
 /// Frames that may wait per thread: enough that a thread never runs dry, few enough to bound memory.
 const QUEUE_PER_THREAD: usize = 2;
 
-/// One frame to compress and store.
+/// One piece of work on a file of the spool.
 #[derive(Debug)]
-pub struct CompressJob {
+pub struct Job {
     pub file: FileId,
-    pub sequence: u32,
-    pub buffer: FrameBuffer,
     pub codec: Codec,
-    pub level: Option<i32>,
     pub spool: Arc<SpoolFile>,
-    /// Counts the buffer's memory until the frame is stored.
-    pub permit: Permit,
-    pub done: mpsc::UnboundedSender<Compressed>,
+    pub work: Work,
+    pub done: mpsc::UnboundedSender<Worked>,
 }
 
-/// Outcome of a job: the frames that reached the spool by it.
+/// What is to be done.
 #[derive(Debug)]
-pub struct Compressed {
+pub enum Work {
+    /// Compress a frame and store it.
+    Compress {
+        sequence: u32,
+        buffer: FrameBuffer,
+        level: Option<i32>,
+        /// Counts the buffer's memory until the frame is stored.
+        permit: Permit,
+    },
+    /// Write the tail; every frame was stored.
+    Finish { facts: Box<FileFacts> },
+}
+
+/// Outcome of a job.
+#[derive(Debug)]
+pub struct Worked {
     pub file: FileId,
-    pub stored: Result<Vec<FrameStored>, CompressError>,
+    pub outcome: Result<Outcome, CompressError>,
+}
+
+#[derive(Debug)]
+pub enum Outcome {
+    /// The frames that reached the spool by it.
+    Stored(Vec<FrameStored>),
+    Finished(FinishedFile),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +73,7 @@ pub enum CompressError {
 /// Hands jobs to the pool; clones share it.
 #[derive(Clone, Debug)]
 pub struct CompressPool {
-    jobs: mpsc::Sender<CompressJob>,
+    jobs: mpsc::Sender<Job>,
 }
 
 impl CompressPool {
@@ -62,58 +82,76 @@ impl CompressPool {
     /// # Errors
     /// The system gives no more threads.
     pub fn start(threads: NonZeroUsize) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel(threads.get() * QUEUE_PER_THREAD);
+        let (jobs, queue) = mpsc::channel::<Job>(threads.get() * QUEUE_PER_THREAD);
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..threads.get() {
             let queue = Arc::clone(&queue);
-            thread::Builder::new().name(format!("compress-{number}")).spawn(move || work(&queue))?;
+            thread::Builder::new().name(format!("compress-{number}")).spawn(move || {
+                let mut encoders = Encoders::default();
+                loop {
+                    let Some(job) = queue.blocking_lock().blocking_recv() else { return };
+                    job.run(&mut encoders);
+                }
+            })?;
         }
         Ok(Self { jobs })
     }
 
+    /// A pool without threads of its own: whoever holds the other end runs the jobs ([`Job::run`]).
+    pub fn over(jobs: mpsc::Sender<Job>) -> Self {
+        Self { jobs }
+    }
+
     /// Waits for a place in the queue. `false`: the pool is gone.
-    pub async fn submit(&self, job: CompressJob) -> bool {
+    pub async fn submit(&self, job: Job) -> bool {
         self.jobs.send(job).await.is_ok()
     }
 }
 
-fn work(queue: &Mutex<mpsc::Receiver<CompressJob>>) {
-    let mut encoders: Vec<(Codec, Option<i32>, Encoder)> = Vec::new();
-    loop {
-        let Some(job) = queue.blocking_lock().blocking_recv() else { return };
-        let CompressJob { file, sequence, buffer, codec, level, spool, permit, done } = job;
-        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            let encoder = encoder(&mut encoders, codec, level)?;
-            let mut frame = Vec::new();
-            let meta = buffer.encode(encoder, &mut frame)?;
-            drop(buffer);
-            Ok(spool.write_frame(sequence, frame, meta)?)
+impl Job {
+    /// Does the work and reports it.
+    pub fn run(self, encoders: &mut Encoders) {
+        let Self { file, codec, spool, work, done } = self;
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match work {
+            Work::Compress { sequence, buffer, level, permit } => {
+                let encoder = encoders.get(codec, level)?;
+                let mut frame = Vec::new();
+                let meta = match codec {
+                    Codec::None => buffer.encode_apart(encoder, &mut frame)?,
+                    _ => vec![buffer.encode(encoder, &mut frame)?],
+                };
+                drop(buffer);
+                let stored = spool.write_frame(sequence, frame, meta)?;
+                drop(permit);
+                Ok(Outcome::Stored(stored))
+            }
+            Work::Finish { facts } => Ok(Outcome::Finished(spool.finish(codec, &facts)?)),
         }));
-        let stored = outcome.unwrap_or_else(|_| {
+        let outcome = outcome.unwrap_or_else(|_| {
             // A context that panicked half-way is not trusted again.
-            encoders.clear();
+            encoders.0.clear();
             Err(CompressError::Panicked)
         });
-        drop(permit);
         drop(spool);
         // A task that is gone does not wait for its frames.
-        let _ = done.send(Compressed { file, stored });
+        let _ = done.send(Worked { file, outcome });
     }
 }
 
-/// The thread's context for these settings; a worker has few different ones.
-fn encoder(
-    encoders: &mut Vec<(Codec, Option<i32>, Encoder)>,
-    codec: Codec,
-    level: Option<i32>,
-) -> Result<&mut Encoder, CodecError> {
-    let found = encoders.iter().position(|(known, known_level, _)| *known == codec && *known_level == level);
-    let index = match found {
-        Some(index) => index,
-        None => {
-            encoders.push((codec, level, Encoder::new(codec, level)?));
-            encoders.len() - 1
-        }
-    };
-    Ok(&mut encoders[index].2)
+/// Reused contexts of one thread; a worker has few different settings.
+#[derive(Default)]
+pub struct Encoders(Vec<(Codec, Option<i32>, Encoder)>);
+
+impl Encoders {
+    fn get(&mut self, codec: Codec, level: Option<i32>) -> Result<&mut Encoder, CodecError> {
+        let found = self.0.iter().position(|(known, known_level, _)| *known == codec && *known_level == level);
+        let index = match found {
+            Some(index) => index,
+            None => {
+                self.0.push((codec, level, Encoder::new(codec, level)?));
+                self.0.len() - 1
+            }
+        };
+        Ok(&mut self.0[index].2)
+    }
 }

@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -133,7 +133,7 @@ pub struct SpoolFile {
 #[derive(Debug, Default)]
 struct Inner {
     next_sequence: u32,
-    parked: BTreeMap<u32, (Vec<u8>, FrameMeta)>,
+    parked: BTreeMap<u32, (Vec<u8>, Vec<FrameMeta>)>,
     data_bytes: u64,
     disk_bytes: u64,
     meta: Vec<u8>,
@@ -168,11 +168,16 @@ impl SpoolFile {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a compressed frame; returns the frames that reached the disk by it, itself among them or not.
+    /// Takes a compressed frame, or some that were cut at once; returns what reached the disk by it, itself among it or not.
     ///
     /// # Errors
     /// The disk is full or broken. The file is then unusable.
-    pub fn write_frame(&self, sequence: u32, frame: Vec<u8>, meta: FrameMeta) -> Result<Vec<FrameStored>, SpoolError> {
+    pub fn write_frame(
+        &self,
+        sequence: u32,
+        frame: Vec<u8>,
+        meta: Vec<FrameMeta>,
+    ) -> Result<Vec<FrameStored>, SpoolError> {
         let mut inner = self.lock();
         inner.parked.insert(sequence, (frame, meta));
         let mut stored = Vec::new();
@@ -181,8 +186,11 @@ impl SpoolFile {
             inner.parked.remove(&next)
         } {
             self.append(&self.path, &bytes).map_err(self.fail("can't be written"))?;
-            let offset = inner.data_bytes;
-            index::append_frame(&mut inner.meta, offset, &meta);
+            let mut offset = inner.data_bytes;
+            for meta in &meta {
+                index::append_frame(&mut inner.meta, offset, meta);
+                offset += meta.stored_len;
+            }
             if inner.meta.len() > META_IN_MEMORY_BYTES {
                 let entries = std::mem::take(&mut inner.meta);
                 self.append(&self.meta_path(), &entries).map_err(self.fail("index entries can't be written"))?;
@@ -194,7 +202,7 @@ impl SpoolFile {
             stored.push(FrameStored {
                 sequence: inner.next_sequence,
                 stored_bytes: bytes.len() as u64,
-                raw_bytes: meta.raw_len,
+                raw_bytes: meta.iter().map(|meta| meta.raw_len).sum(),
             });
             inner.next_sequence += 1;
         }
@@ -233,6 +241,9 @@ impl SpoolFile {
                 .map_err(self.fail("index entries can't be read"))?;
         }
         meta.extend_from_slice(&inner.meta);
+        if codec == Codec::None {
+            self.sort(&mut meta)?;
+        }
         let mut tail = Vec::new();
         index::write_tail(codec, facts, &meta, inner.data_bytes, &mut tail)
             .map_err(|error| self.fail("index can't be built")(io::Error::other(error.to_string())))?;
@@ -251,13 +262,43 @@ impl SpoolFile {
     }
 }
 
+impl SpoolFile {
+    /// Orders a plain file by partition, then offset. How its frames were cut and mixed is an accident of one attempt; after
+    /// it every attempt has the same bytes, so that the sidecar of any fits the data of any.
+    fn sort(&self, meta: &mut Vec<u8>) -> Result<(), SpoolError> {
+        let sorted = index::sort_by_partition(meta)
+            .map_err(|error| self.fail("index entries can't be read")(io::Error::other(error.to_string())))?;
+        let Some(index::Sorted { entries, places }) = sorted else { return Ok(()) };
+        let path = self.sorted_path();
+        let copy = || {
+            let (mut from, mut to) = (File::open(&self.path)?, File::create(&path)?);
+            for place in places {
+                from.seek(SeekFrom::Start(place.start))?;
+                io::copy(&mut (&from).take(place.end - place.start), &mut to)?;
+            }
+            fs::rename(&path, &self.path)
+        };
+        copy().map_err(self.fail("can't be sorted"))?;
+        *meta = entries;
+        Ok(())
+    }
+
+    fn sorted_path(&self) -> PathBuf {
+        self.path.with_extension("sorted")
+    }
+}
+
 impl Drop for SpoolFile {
     fn drop(&mut self) {
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.used_bytes.fetch_sub(inner.disk_bytes, Ordering::Relaxed);
-        for path in [self.path.clone(), self.path.with_extension("meta"), self.path.with_extension("idx")] {
+        for path in [self.path.clone(), self.meta_path(), self.path.with_extension("idx"), self.sorted_path()] {
             // Nothing is there where no frame was written; what can't be deleted is at the next start.
             let _ = fs::remove_file(path);
         }
     }
 }
+
+#[cfg(test)]
+#[path = "spool_tests.rs"]
+mod tests;

@@ -45,13 +45,8 @@ pub async fn upload(
     file: &FinishedFile,
 ) -> Result<(), UploadError> {
     if let Some((path, bytes)) = &file.sidecar {
-        if find(store, environment, key, intent).await? == Found::Ours {
-            return Ok(());
-        }
-        // A sidecar without its data describes an earlier attempt, whose frames may have been cut elsewhere.
-        let sidecar = index::sidecar_key(key);
-        retrying(environment, || store.delete(&sidecar)).await?;
-        create(store, environment, &sidecar, intent, path.clone(), *bytes).await?;
+        // That of an earlier attempt serves as well: the data of an intent are the same bytes in all of them.
+        create(store, environment, &index::sidecar_key(key), intent, path.clone(), *bytes).await?;
     }
     create(store, environment, key, intent, file.path.clone(), file.bytes).await
 }
@@ -121,3 +116,7 @@ fn foreign(store: &dyn Store, key: &str, expected: &str, found: &str) -> UploadE
         found: found.to_owned(),
     }
 }
+
+#[cfg(test)]
+#[path = "upload_tests.rs"]
+mod tests;

@@ -17,6 +17,7 @@ pub mod observed;
 #[cfg(test)]
 pub(crate) mod overwriting;
 pub mod probe;
+pub mod redis;
 pub mod retry;
 pub mod retrying;
 pub mod s3;
@@ -29,7 +30,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 
 pub use self::probe::{ProbeReport, probe};
-use crate::config::{SinkConfig, SinkUrl};
+use crate::config::{SinkConfig, SinkUrl, StateUrl};
 
 /// Opens the store that a sink names. Checks the settings; sends nothing to the store (that is [`probe`]'s).
 pub async fn open(sink: &SinkConfig) -> Result<Arc<dyn Store>, StoreError> {
@@ -39,9 +40,12 @@ pub async fn open(sink: &SinkConfig) -> Result<Arc<dyn Store>, StoreError> {
     }
 }
 
-/// Opens the store of `state.url`, which takes everything but its place from the connector's sink.
-pub async fn open_state(url: &SinkUrl, sink: &SinkConfig) -> Result<Arc<dyn Store>, StoreError> {
-    open(&SinkConfig { url: url.clone(), ..sink.clone() }).await
+/// Opens the store of `state.url`; an object store takes everything but its place from the connector's sink.
+pub async fn open_state(url: &StateUrl, sink: &SinkConfig) -> Result<Arc<dyn Store>, StoreError> {
+    match url {
+        StateUrl::Store(url) => open(&SinkConfig { url: url.clone(), ..sink.clone() }).await,
+        StateUrl::Redis(url) => Ok(Arc::new(redis::RedisStore::open(url))),
+    }
 }
 
 /// What is uploaded: small things from memory, sealed files from the spool.

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::core::{Action, Core};
@@ -30,10 +30,10 @@ use crate::ledger::{Entry, Identity, State};
 use crate::log::LogDoor;
 use crate::log::journal::{Journal, LogError};
 use crate::pipeline::budget::{Budget, Permit};
-use crate::pipeline::compress::{CompressJob, CompressPool, Compressed};
+use crate::pipeline::compress::{CompressPool, Job, Outcome, Work, Worked};
 use crate::pipeline::lane::FileId;
 use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceEvent, TopicInfo};
-use crate::pipeline::spool::{FinishedFile, Spool, SpoolFile, TaskSpool};
+use crate::pipeline::spool::{Spool, SpoolFile, TaskSpool};
 use crate::pipeline::upload::upload;
 use crate::store::Store;
 
@@ -77,6 +77,8 @@ pub struct TaskContext {
     pub group: Option<String>,
     /// Partitions that the topic has, as the worker sees it; new ones appear here.
     pub topic_info: watch::Receiver<TopicInfo>,
+    /// Log entries between snapshots: [`super::core::SNAPSHOT_EVERY`].
+    pub snapshot_every: u64,
 }
 
 /// The end of a topic's mapping, where the next one begins.
@@ -169,7 +171,6 @@ enum JournalCommand {
 /// Answers of everything that runs beside the loop.
 enum Answer {
     Appended(Result<Stored, LogError>),
-    Finished(FileId, FinishedFile),
     Uploaded(FileId),
     /// With where they begin.
     NewPartitions(BTreeMap<i32, i64>),
@@ -189,7 +190,7 @@ struct Driver<'a> {
     lanes_permit: Permit,
     journal: mpsc::Sender<JournalCommand>,
     answers: (mpsc::UnboundedSender<Answer>, mpsc::UnboundedReceiver<Answer>),
-    compressed: (mpsc::UnboundedSender<Compressed>, mpsc::UnboundedReceiver<Compressed>),
+    worked: (mpsc::UnboundedSender<Worked>, mpsc::UnboundedReceiver<Worked>),
     background: JoinSet<()>,
     blocks: (mpsc::Sender<SourceEvent>, mpsc::Receiver<SourceEvent>),
     readers: Vec<Reader>,
@@ -226,7 +227,8 @@ impl<'a> Driver<'a> {
         let now_ms = context.environment.clock.now_ms();
         let since_snapshot = journal.entries_since_snapshot();
         let connector = Arc::clone(&settings.connector);
-        let mut core = Core::new(settings, state, &partitions, &missing, live_ends.clone(), since_snapshot, now_ms);
+        let mut core = Core::new(settings, state, &partitions, &missing, live_ends.clone(), since_snapshot, now_ms)
+            .with_snapshot_every(context.snapshot_every);
         core.begin(now_ms)?;
         let answers = mpsc::unbounded_channel();
         let (commands, queue) = mpsc::channel(4);
@@ -242,7 +244,7 @@ impl<'a> Driver<'a> {
             lanes_permit: context.budget.charge(0),
             journal: commands,
             answers,
-            compressed: mpsc::unbounded_channel(),
+            worked: mpsc::unbounded_channel(),
             background,
             blocks: mpsc::channel(BLOCKS_QUEUED),
             readers: Vec::new(),
@@ -309,10 +311,7 @@ impl<'a> Driver<'a> {
                 }
                 () = sleep_until(deadline.unwrap_or(wake)), if deadline.is_some() => return Ok(End::CutShort),
                 Some(answer) = self.answers.1.recv() => self.on_answer(answer)?,
-                Some(compressed) = self.compressed.1.recv() => {
-                    let now_ms = self.now_ms();
-                    self.core.on_stored(compressed.file, &compressed.stored?, now_ms);
-                }
+                Some(worked) = self.worked.1.recv() => self.on_worked(worked)?,
                 Some(ended) = self.background.join_next() => {
                     if let Err(error) = ended && error.is_panic() {
                         return Err(TaskError::Panicked(error.to_string()));
@@ -470,6 +469,7 @@ impl<'a> Driver<'a> {
         let topic = self.context.topic.clone();
         let isolation = self.connector.isolation;
         let answers = self.answers.0.clone();
+        let random = Arc::clone(&self.context.environment.random);
         self.background.spawn(async move {
             let mut lows = BTreeMap::new();
             let mut backoff = Backoff::new(Duration::from_secs(1), TICK * 30);
@@ -482,13 +482,24 @@ impl<'a> Driver<'a> {
                         }
                         Err(error) => {
                             tracing::warn!(topic, partition, %error, "a new partition is not read yet, trying again");
-                            backoff.wait().await;
+                            sleep(backoff.next_wait(random.next_u128() as u32)).await;
                         }
                     }
                 }
             }
             let _ = answers.send(Answer::NewPartitions(lows));
         });
+    }
+
+    fn on_worked(&mut self, Worked { file, outcome }: Worked) -> Result<(), TaskError> {
+        match outcome? {
+            Outcome::Stored(stored) => {
+                let now_ms = self.now_ms();
+                self.core.on_stored(file, &stored, now_ms);
+            }
+            Outcome::Finished(finished) => self.core.on_finished(file, finished),
+        }
+        Ok(())
     }
 
     fn on_answer(&mut self, answer: Answer) -> Result<(), TaskError> {
@@ -499,7 +510,6 @@ impl<'a> Driver<'a> {
                 self.context.metrics.appended();
                 self.core.on_appended(&stored, now_ms)?;
             }
-            Answer::Finished(file, finished) => self.core.on_finished(file, finished),
             Answer::Uploaded(file) => {
                 self.context.status.update(|report| report.last_upload_ms = Some(now_ms));
                 self.core.on_uploaded(file, now_ms);
@@ -531,40 +541,16 @@ impl<'a> Driver<'a> {
     async fn perform(&mut self, action: Action) -> Result<(), TaskError> {
         match action {
             Action::Compress { file, sequence, buffer } => {
-                let spool = self.spool_file(file);
-                let compression = self.connector.compression;
-                let job = CompressJob {
-                    file,
-                    sequence,
-                    permit: self.context.budget.charge(buffer.memory_bytes() as u64),
-                    buffer,
-                    codec: compression.codec,
-                    level: compression.level,
-                    spool,
-                    done: self.compressed.0.clone(),
-                };
-                if !self.context.pool.submit(job).await {
-                    return Err(TaskError::Panicked("the compression pool is gone".to_owned()));
-                }
+                let permit = self.context.budget.charge(buffer.memory_bytes() as u64);
+                let level = self.connector.compression.level;
+                self.submit(file, Work::Compress { sequence, buffer, level, permit }).await?;
             }
             Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
             Action::Accepted(differs) => {
                 tracing::warn!(connector = self.connector.name, "a loss that was accepted: {differs}");
             }
             Action::CleanUp => self.tell_journal(JournalCommand::CleanUp).await?,
-            Action::Finish { file, facts } => {
-                let spool = self.spool_file(file);
-                let codec = self.connector.compression.codec;
-                let answers = self.answers.0.clone();
-                self.background.spawn_blocking(move || {
-                    let answer = match spool.finish(codec, &facts) {
-                        Ok(finished) => Answer::Finished(file, finished),
-                        Err(error) => Answer::Failed(error.into()),
-                    };
-                    // A task that is gone needs no answer.
-                    let _ = answers.send(answer);
-                });
-            }
+            Action::Finish { file, facts } => self.submit(file, Work::Finish { facts }).await?,
             Action::Upload { file, key, intent, finished } => {
                 let store = Arc::clone(&self.context.store);
                 let environment = self.context.environment.clone();
@@ -590,6 +576,16 @@ impl<'a> Driver<'a> {
             }
         }
         Ok(())
+    }
+
+    async fn submit(&mut self, file: FileId, work: Work) -> Result<(), TaskError> {
+        let codec = self.connector.compression.codec;
+        let job = Job { file, codec, spool: self.spool_file(file), work, done: self.worked.0.clone() };
+        if self.context.pool.submit(job).await {
+            Ok(())
+        } else {
+            Err(TaskError::Panicked("the compression pool is gone".to_owned()))
+        }
     }
 
     fn spool_file(&mut self, file: FileId) -> Arc<SpoolFile> {

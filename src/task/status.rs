@@ -98,6 +98,17 @@ impl TaskStatus {
         report.advice = advice.map(str::to_owned);
     }
 
+    /// The task goes on elsewhere: lag and lanes are shown there. What was archived here stays counted.
+    pub fn leave(&self) {
+        let mut report = self.lock();
+        report.lag_records = 0;
+        report.open_lanes = 0;
+        report.files_in_upload = 0;
+        report.intents_pending = 0;
+        report.oldest_unsealed_ms = None;
+        report.partitions.clear();
+    }
+
     pub fn update(&self, change: impl FnOnce(&mut TaskReport)) {
         change(&mut self.lock());
     }

@@ -20,7 +20,8 @@ use crate::config::{ConnectorConfig, TopicSelection};
 use crate::log::store_log::StoreLog;
 use crate::pipeline::source::{SourceError, TopicInfo};
 use crate::store::observed::Observed;
-use crate::store::{Store, StoreError};
+use crate::store::retrying::retrying;
+use crate::store::{ByteRange, Depth, Store, StoreError};
 use crate::task::status::TaskStatus;
 
 /// How often topics and partitions are looked for.
@@ -45,7 +46,7 @@ pub struct Connector {
 struct Topic {
     info: watch::Sender<TopicInfo>,
     tasks: u32,
-    changing_mapping: Arc<Mutex<()>>,
+    changing_mapping: Arc<Mutex<Option<u32>>>,
 }
 
 /// Runs a connector until it is stopped or has caught up; the exit status is the worst of its tasks'.
@@ -111,6 +112,9 @@ async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc
     }
     let log_store = apart.as_deref().unwrap_or(store.as_ref());
     check_create_only(log_store, &shared, &config.name).await?;
+    if let Some(state) = apart.as_deref() {
+        check_state_is_there(store.as_ref(), state, &shared, &config.name).await?;
+    }
     let apart_door = apart.as_deref().map(|state| state as &dyn Store);
     layout::claim(store.as_ref(), apart_door, &shared.environment, &config.name, cluster_id.as_deref()).await.map_err(
         |error| match error {
@@ -142,6 +146,41 @@ async fn check_create_only(store: &dyn Store, shared: &Shared, connector: &str) 
         )),
         None => Err((Exit::Unreachable, format!("{} can't be used yet:\n{report}", store.url()))),
     }
+}
+
+/// A place of state that forgot everything (a Redis that was flushed, a disk that was lost) must not be taken for a new one: all
+/// would be archived once more.
+async fn check_state_is_there(
+    data: &dyn Store,
+    state: &dyn Store,
+    shared: &Shared,
+    connector: &str,
+) -> Result<(), (Exit, String)> {
+    let unreachable = |error: StoreError| (Exit::Unreachable, error.to_string());
+    let environment = &shared.environment;
+    let key = layout::marker_key(connector);
+    let marker = retrying(environment, || data.get(&key, ByteRange::All, None)).await.map_err(unreachable)?;
+    // A marker that can't be read, or names another place, is told by whoever claims the prefix.
+    let marker = marker.and_then(|got| serde_json::from_slice::<layout::Marker>(&got.bytes).ok());
+    let lies_there = marker.is_some_and(|marker| marker.state.as_deref() == Some(state.url()));
+    if !lies_there || layout::is_begun(state, environment, connector).await.map_err(unreachable)? {
+        return Ok(());
+    }
+    // Where the first start was cut short between the two markers there is no data yet.
+    let page = retrying(environment, || data.list("", Depth::Folder, None, 10)).await.map_err(unreachable)?;
+    let archived = page.folders.iter().any(|folder| folder.trim_end_matches('/') != layout::STATE_FOLDER);
+    if !archived && page.objects.is_empty() {
+        return Ok(());
+    }
+    Err((
+        Exit::Damaged,
+        format!(
+            "{} has archived data, but its state at {} is gone: nothing says what was archived, and all would be archived once \
+             more. Restore that place from a backup, or archive under a new connector name and prefix",
+            data.url(),
+            state.url()
+        ),
+    ))
 }
 
 impl Connector {

@@ -54,7 +54,8 @@ pub enum LayoutError {
     Conflict(String),
 }
 
-fn marker_key(connector: &str) -> String {
+/// The name of a [`Marker`].
+pub fn marker_key(connector: &str) -> String {
     format!("{STATE_FOLDER}/{connector}/created")
 }
 

@@ -22,8 +22,6 @@ const WAIT_AFTER_FENCED: Duration = Duration::from_secs(2);
 /// What a task knows of its topic's mappings.
 #[derive(Debug, Default)]
 pub struct Seen {
-    /// The newest that had this worker's `tasks_max`.
-    fitting: Option<u32>,
     /// One whose log is closed, though the next one was not there yet.
     pub closed: Option<u32>,
 }
@@ -52,15 +50,16 @@ pub async fn current(
     let (name, wanted) = (&connector.config.name, connector.config.tasks_max.get());
     loop {
         // One task of this worker at a time: the others find it changed.
-        let _changing = task.changing_mapping.lock().await;
+        let mut fitting = task.changing_mapping.lock().await;
         let (number, mapping) =
             layout::mapping(connector.state.as_ref(), environment, name, &task.topic, wanted).await?;
         let fits = mapping.tasks_max == wanted;
         if fits && seen.closed != Some(number) {
-            seen.fitting = Some(number);
+            *fitting = Some(number);
             return Ok(Some((number, mapping)));
         }
-        if seen.fitting.is_some_and(|fitting| fitting < number) {
+        // Also where another task of this worker saw it: a task that comes here later must not change it back.
+        if fitting.is_some_and(|fitting| fitting < number) {
             return Err(TaskError::Conflict(format!(
                 "topic {} of connector {name} is shared out to {} tasks now, another worker changed it; this worker's tasks_max \
                  is {wanted}. Give all workers the same, then restart this one",

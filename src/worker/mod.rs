@@ -9,6 +9,7 @@
 pub mod connector;
 pub mod layout;
 pub mod mapping;
+pub mod places;
 pub mod progress;
 pub mod supervisor;
 
@@ -17,14 +18,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::places::Places;
 use crate::api::http;
 use crate::api::metrics;
 use crate::cli::Exit;
 use crate::clock::Environment;
+use crate::cluster::LEASE;
+use crate::cluster::group::Group;
+use crate::cluster::redis::RedisCoordinator;
+use crate::cluster::standing::Timing;
 use crate::config::{Loaded, WorkerConfig};
 use crate::kafka;
 use crate::pipeline::budget::Budget;
@@ -63,8 +68,8 @@ pub struct Shared {
     pub budget: Budget,
     pub environment: Environment,
     pub board: Arc<http::Board>,
-    /// Tasks that this worker may still take (`worker.max_tasks`).
-    pub task_slots: Arc<Semaphore>,
+    /// Which tasks may run here.
+    pub places: Places,
     pub options: RunOptions,
 }
 
@@ -88,18 +93,10 @@ pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> 
         .await
         .map_err(|error| RunError::new(Exit::Usage, error))?;
     let Some(kafka) = connect(&worker, options, &stop).await? else { return Ok(Exit::Done) };
-    let slots = worker.max_tasks.map_or(Semaphore::MAX_PERMITS, |max| max.get() as usize);
-    let shared = Arc::new(Shared {
-        kafka,
-        pool,
-        spool,
-        budget,
-        environment: Environment::system(),
-        board,
-        task_slots: Arc::new(Semaphore::new(slots)),
-        options,
-        worker,
-    });
+    let environment = Environment::system();
+    let places = places(&worker, &environment, options);
+    let group = places.group().map(|group| keep_group(group, &board, &stop));
+    let shared = Arc::new(Shared { kafka, pool, spool, budget, environment, board, places, options, worker });
     let mut running = JoinSet::new();
     for connector in connectors {
         running.spawn(connector::run(Arc::clone(&shared), Arc::new(connector), stop.clone()));
@@ -114,10 +111,35 @@ pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> 
         worst = if exit as u8 > worst as u8 { exit } else { worst };
     }
     stop.cancel();
+    if let (Some(group), Some(running)) = (shared.places.group(), group) {
+        group.left();
+        let _ = running.await;
+    }
     // Both end by the stop; how they end changes nothing any more.
     let _ = bar.await;
     server.ended().await;
     Ok(worst)
+}
+
+fn places(worker: &WorkerConfig, environment: &Environment, options: RunOptions) -> Places {
+    let Some(url) = &worker.coordination_url else { return Places::alone(worker.max_tasks) };
+    let coordinator = Arc::new(RedisCoordinator::new(url, &worker.group, LEASE));
+    let (job, timing) = (options.until_caught_up, Timing::default());
+    let environment = environment.clone();
+    let group = Group::new(&worker.group, coordinator, environment, &worker.id, worker.max_tasks, job, timing);
+    Places::Group(Arc::new(group))
+}
+
+/// Takes part in the group until the last task has ended.
+fn keep_group(group: &Arc<Group>, board: &http::Board, stop: &CancellationToken) -> JoinHandle<()> {
+    board.set_group(Arc::clone(group));
+    let (leaving, stop) = (Arc::clone(group), stop.clone());
+    tokio::spawn(async move {
+        stop.cancelled().await;
+        leaving.leave();
+    });
+    let group = Arc::clone(group);
+    tokio::spawn(async move { group.run().await })
 }
 
 /// `None`: stopped before Kafka answered.

@@ -15,9 +15,13 @@ use tokio_util::sync::CancellationToken;
 use super::connector::Connector;
 use super::layout::Mapping;
 use super::mapping::{self, Seen};
+use super::places::Place;
 use crate::api::metrics::TaskMetrics;
 use crate::cli::Exit;
+use crate::cluster::TaskName;
+use crate::log::journal::LogError;
 use crate::pipeline::source::{SourceError, TopicInfo};
+use crate::task::core::SNAPSHOT_EVERY;
 use crate::task::error::Remedy;
 use crate::task::status::{TaskState, TaskStatus};
 use crate::task::{self, End, TaskContext, TaskError};
@@ -36,62 +40,41 @@ pub struct Task {
     pub status: Arc<TaskStatus>,
     pub metrics: Arc<TaskMetrics>,
     pub topic_info: watch::Receiver<TopicInfo>,
-    /// Held by the task that looks at the topic's mapping or changes it.
-    pub changing_mapping: Arc<Mutex<()>>,
+    /// Held by the task that looks at the topic's mapping or changes it: the newest that had this worker's `tasks_max`.
+    pub changing_mapping: Arc<Mutex<Option<u32>>>,
 }
 
-/// Runs a task, again where that helps, until the worker stops.
+/// Runs a task while it may run here, again where that helps, until the worker stops.
 pub async fn keep(this: Task, stop: CancellationToken) -> Exit {
-    let Task { connector, topic, task, status, metrics, .. } = &this;
-    let shared = &connector.shared;
-    let name = &connector.config.name;
-    // A canary takes at most so many tasks; the others stay unassigned.
-    let slot = tokio::select! {
-        biased;
-        () = stop.cancelled() => return Exit::Done,
-        slot = shared.task_slots.acquire() => slot,
-    };
+    let places = &this.connector.shared.places;
+    let name = TaskName::new(&this.connector.config.name, &this.topic, this.task);
+    places.offer(&name);
     let mut seen = Seen::default();
-    let mut wait = RESTART_WAITS.0;
     loop {
-        let started_ms = shared.environment.clock.now_ms();
-        // What was half done in memory is thrown away with the task; its log is in order.
-        let ended = AssertUnwindSafe(this.run(&mut seen, &stop)).catch_unwind().await;
-        let ended = ended.unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())));
-        let error = match ended {
-            // Another mapping is there, or has to be made.
-            Ok(End::Closed(_)) => continue,
-            Ok(end) => {
-                tracing::info!(connector = name, topic, task, ?end, "task ended");
-                status.set_state(TaskState::Stopped, None, None);
-                drop(slot);
-                return Exit::Done;
-            }
-            Err(error) => error,
+        let place = tokio::select! {
+            biased;
+            () = stop.cancelled() => return Exit::Done,
+            place = places.take(&name, |why| this.wait_for(why)) => place,
         };
-        let remedy = error.remedy();
-        tracing::error!(connector = name, topic, task, advice = error.advice(), "task failed: {error}");
-        if remedy == Remedy::Restart && !shared.options.until_caught_up {
-            status.set_state(TaskState::Restarting, Some(error.to_string()), Some(error.advice()));
-            let healthy = shared.environment.clock.now_ms() - started_ms > HEALTHY_AFTER_MS;
-            wait = if healthy { RESTART_WAITS.0 } else { wait };
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Exit::Done,
-                () = tokio::time::sleep(wait) => {}
+        let place = match place {
+            Ok(place) => place,
+            Err(why) => {
+                tracing::error!(task = %name, "the task can't be run: {why}");
+                this.wait_for(&why);
+                return Exit::Unreachable;
             }
-            wait = (wait * 2).min(RESTART_WAITS.1);
-            continue;
+        };
+        if let Some(exit) = this.keep_in(place, &mut seen, &stop).await {
+            return exit;
         }
-        let state = if remedy == Remedy::Leave { TaskState::Unassigned } else { TaskState::Failed };
-        metrics.set_failed(state == TaskState::Failed);
-        status.set_state(state, Some(error.to_string()), Some(error.advice()));
-        drop(slot);
-        if !shared.options.until_caught_up {
-            // Other tasks go on; this one shows why it does not until the worker stops.
-            stop.cancelled().await;
-        }
-        return exit_of(&error);
+    }
+}
+
+/// The worker that the log names.
+fn fencing_worker(error: &TaskError) -> &str {
+    match error {
+        TaskError::Log(LogError::Fenced { by, .. }) => by,
+        _ => "unknown",
     }
 }
 
@@ -106,6 +89,109 @@ fn exit_of(error: &TaskError) -> Exit {
 }
 
 impl Task {
+    fn wait_for(&self, why: &str) {
+        self.status.set_state(TaskState::Unassigned, Some(why.to_owned()), None);
+    }
+
+    /// Keeps the task running in its place. `None`: the place is gone, the worker goes on.
+    async fn keep_in(&self, place: Place, seen: &mut Seen, stop: &CancellationToken) -> Option<Exit> {
+        let (connector, topic, task) = (self.connector.config.name.as_str(), self.topic.as_str(), self.task);
+        let until_caught_up = self.connector.shared.options.until_caught_up;
+        let stop_here = stop.child_token();
+        let ended = {
+            let mut work = std::pin::pin!(self.work(seen, &stop_here));
+            tokio::select! {
+                biased;
+                ended = &mut work => ended,
+                () = place.revoked() => {
+                    tracing::info!(connector, topic, task, "the task is another worker's now, or about to be: it stops here");
+                    stop_here.cancel();
+                    work.await
+                }
+            }
+        };
+        let error = match ended {
+            Ok(end) => {
+                tracing::info!(connector, topic, task, ?end, "task ended");
+                let given_up = !stop.is_cancelled() && end != End::CaughtUp;
+                if !given_up {
+                    self.status.set_state(TaskState::Stopped, None, None);
+                    return Some(Exit::Done);
+                }
+                self.left();
+                if until_caught_up {
+                    self.wait_for("another worker of the group took its lease");
+                    return Some(Exit::Unreachable);
+                }
+                return None;
+            }
+            Err(error) => error,
+        };
+        let (remedy, advice) = (error.remedy(), error.advice());
+        tracing::error!(connector, topic, task, advice, "task failed: {error}");
+        let state = if remedy == Remedy::Leave { TaskState::Unassigned } else { TaskState::Failed };
+        self.metrics.set_failed(state == TaskState::Failed);
+        self.status.set_state(state, Some(error.to_string()), Some(advice));
+        match place {
+            _ if until_caught_up => {}
+            // The lease says whether it comes back, the log has said that it is another's now.
+            Place::Group(turn) if remedy == Remedy::Leave => {
+                self.left();
+                turn.fenced(fencing_worker(&error));
+                return None;
+            }
+            // Other tasks go on; this one shows why it does not until the worker stops, or until another one may try it.
+            Place::Group(turn) => tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = turn.revoked() => {
+                    self.left();
+                    return None;
+                }
+            },
+            Place::Alone(slot) => {
+                drop(slot);
+                stop.cancelled().await;
+            }
+        }
+        Some(exit_of(&error))
+    }
+
+    /// Starts the task, again after failures that may pass.
+    async fn work(&self, seen: &mut Seen, stop: &CancellationToken) -> Result<End, TaskError> {
+        let shared = &self.connector.shared;
+        let mut wait = RESTART_WAITS.0;
+        loop {
+            let started_ms = shared.environment.clock.now_ms();
+            // What was half done in memory is thrown away with the task; its log is in order.
+            let ended = AssertUnwindSafe(self.run(seen, stop)).catch_unwind().await;
+            let ended = ended.unwrap_or_else(|_| Err(TaskError::Panicked("see the message above".to_owned())));
+            let error = match ended {
+                // Another mapping is there, or has to be made.
+                Ok(End::Closed(_)) => continue,
+                Err(error) if error.remedy() == Remedy::Restart && !shared.options.until_caught_up => error,
+                decided => return decided,
+            };
+            let (connector, topic, task) = (&self.connector.config.name, &self.topic, self.task);
+            tracing::error!(connector, topic, task, advice = error.advice(), "task failed: {error}");
+            self.status.set_state(TaskState::Restarting, Some(error.to_string()), Some(error.advice()));
+            let healthy = shared.environment.clock.now_ms() - started_ms > HEALTHY_AFTER_MS;
+            wait = if healthy { RESTART_WAITS.0 } else { wait };
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(End::Stopped),
+                () = tokio::time::sleep(wait) => {}
+            }
+            wait = (wait * 2).min(RESTART_WAITS.1);
+        }
+    }
+
+    /// What was shown of the task is another worker's to show.
+    fn left(&self) {
+        self.status.leave();
+        self.metrics.leave(self.connector.shared.environment.clock.now_ms());
+    }
+
     async fn run(&self, seen: &mut Seen, stop: &CancellationToken) -> Result<End, TaskError> {
         let until_caught_up = self.connector.shared.options.until_caught_up;
         let current = tokio::select! {
@@ -147,6 +233,7 @@ impl Task {
             shutdown_timeout: shared.worker.shutdown_timeout,
             group: shared.worker.kafka.group_offsets.then(|| format!("sluice-{}", connector.config.name)),
             topic_info: self.topic_info.clone(),
+            snapshot_every: SNAPSHOT_EVERY,
         }
     }
 }

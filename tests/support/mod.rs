@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says why it does not run, and what it saw")]
 
 pub mod brokers;
+pub mod group;
 pub mod holding_proxy;
 pub mod kafka;
 pub mod librdkafka;

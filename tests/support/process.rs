@@ -92,11 +92,16 @@ impl Setup {
 
     /// Starts the worker; its log goes to `log`.
     pub fn start(&self, arguments: &[&str], log: &str) -> Running {
+        self.start_with("worker.yaml", arguments, log)
+    }
+
+    /// The same with other settings of the worker.
+    pub fn start_with(&self, settings: &str, arguments: &[&str], log: &str) -> Running {
         let log = self.path(log);
         let before = fs::metadata(&log).map_or(0, |found| found.len());
         let out = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
-        command.arg("run").args(arguments).arg("--config").arg(self.path("worker.yaml"));
+        command.arg("run").args(arguments).arg("--config").arg(self.path(settings));
         command.arg("--connectors").arg(self.path("connectors"));
         if let Sink::Minio { key, secret, .. } = &self.sink {
             command.env("AWS_ACCESS_KEY_ID", key).env("AWS_SECRET_ACCESS_KEY", secret);
@@ -127,12 +132,16 @@ impl Setup {
 
     /// The outside check: lists, decompresses with the lz4 tool, counts.
     pub fn verify(&self, manifest: &Path) {
-        let output = Command::new(tool("dev/verify-archive"))
-            .arg(self.archive())
-            .arg("--manifest")
-            .arg(manifest)
-            .output()
-            .unwrap();
+        self.verify_against(&["--manifest", &manifest.display().to_string()]);
+    }
+
+    /// The same for the first so many records, whoever produced them.
+    pub fn verify_records(&self, records: u64, partitions: u64) {
+        self.verify_against(&["--records", &records.to_string(), "--partitions", &partitions.to_string()]);
+    }
+
+    fn verify_against(&self, expected: &[&str]) {
+        let output = Command::new(tool("dev/verify-archive")).arg(self.archive()).args(expected).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         println!("{text}");
         assert!(output.status.success(), "the archive is not exact: {text}");
@@ -213,13 +222,17 @@ fn tool(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
 }
 
-/// Produces records in the background; `manifest` says afterwards which.
-pub fn produce(kafka: &str, topic: &str, records: u64, rate: Option<u64>, manifest: &Path) -> Child {
-    // Cargo builds the examples of a package for its tests, beside them.
+/// The tool that fills topics. Cargo builds the examples of a package for its tests, beside them.
+pub fn loadgen() -> Command {
     let tests = std::env::current_exe().unwrap();
     let loadgen = tests.parent().and_then(Path::parent).unwrap().join("examples/loadgen");
     assert!(loadgen.exists(), "{} is not built", loadgen.display());
-    let mut command = Command::new(loadgen);
+    Command::new(loadgen)
+}
+
+/// Produces records in the background; `manifest` says afterwards which.
+pub fn produce(kafka: &str, topic: &str, records: u64, rate: Option<u64>, manifest: &Path) -> Child {
+    let mut command = loadgen();
     command.args([
         "--bootstrap",
         kafka,

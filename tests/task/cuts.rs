@@ -77,9 +77,9 @@ async fn a_closed_log_is_finished_and_the_next_mapping_begins_where_it_ended() {
     let stop = CancellationToken::new();
     let End::Closed(state) = close(&old.context, 2, stop.clone()).await.unwrap() else { panic!("not closed") };
     assert!(state.is_settled() && state.closed == Some(2));
-    // Again, and by somebody who only wants to archive: nothing more is written.
+    // Again: nothing more is written. Who only wants to archive finds it closed.
     assert_eq!(close(&old.context, 2, stop).await.unwrap(), End::Closed(state.clone()));
-    assert_eq!(old.to_the_end().await.unwrap(), End::Closed(state.clone()));
+    assert!(matches!(old.to_the_end().await.unwrap(), End::Closed(_)));
 
     let lows = state.lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
     let origin = Origin { identity: state.identity.clone(), lows };

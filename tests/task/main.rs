@@ -28,7 +28,7 @@ use sluice::pipeline::spool::Spool;
 use sluice::pipeline::upload::UploadError;
 use sluice::store::memory::MemoryStore;
 use sluice::store::{Body, ByteRange, Depth, Store};
-use sluice::task::core::CoreError;
+use sluice::task::core::{CoreError, SNAPSHOT_EVERY};
 use sluice::task::error::Remedy;
 use sluice::task::status::TaskStatus;
 use sluice::task::{End, Origin, TaskContext, TaskError, close, run};
@@ -75,6 +75,7 @@ fn world(kafka: &MemoryKafka, store: &Arc<MemoryStore>, settings: &str, worker: 
         shutdown_timeout: Duration::from_secs(20),
         group: None,
         topic_info: receiver,
+        snapshot_every: SNAPSHOT_EVERY,
     };
     World { kafka: kafka.clone(), store: Arc::clone(store), topic_info, _spool: dir, context: Arc::new(context) }
 }

@@ -2,6 +2,8 @@
 //!
 //! Owns: its bytes. Does not own: where they are kept.
 
+use std::ops::Range;
+
 use super::{FrameEntry, IndexError};
 use crate::archive::frame::{FrameMeta, FramePartition};
 use crate::archive::varint::{Cursor, write_signed, write_unsigned};
@@ -27,6 +29,46 @@ pub fn append_frame(entries: &mut Vec<u8>, offset: u64, frame: &FrameMeta) {
         },
     );
     entries.extend_from_slice(&frame.table);
+}
+
+/// The frames of a file in another order.
+#[derive(Debug)]
+pub struct Sorted {
+    /// The entries, for the frames as they will lie.
+    pub entries: Vec<u8>,
+    /// Where each frame lies now, in the new order.
+    pub places: Vec<Range<u64>>,
+}
+
+/// Brings the entries of a file into the order of their partitions; `None` where that is their order already. Each frame holds
+/// one partition.
+///
+/// # Errors
+/// Entries that are not such.
+pub fn sort_by_partition(entries: &[u8]) -> Result<Option<Sorted>, IndexError> {
+    let mut cursor = Cursor(entries);
+    let mut frames = Vec::new();
+    while !cursor.is_empty() {
+        let entry = read_entry(&mut cursor, 0)?;
+        let len = usize::try_from(entry.table_len).map_err(|error| IndexError::TooBig(error.to_string()))?;
+        frames.push((entry, cursor.bytes(len)?));
+    }
+    let partition = |(entry, _): &(FrameEntry, &[u8])| entry.partitions.first().map(|partition| partition.partition);
+    if frames.is_sorted_by_key(partition) {
+        return Ok(None);
+    }
+    // Stable: within a partition the frames are in the order of their offsets.
+    frames.sort_by_key(partition);
+    let mut sorted = Sorted { entries: Vec::with_capacity(entries.len()), places: Vec::with_capacity(frames.len()) };
+    let mut offset = 0;
+    for (entry, table) in frames {
+        sorted.places.push(entry.offset..entry.offset + entry.stored_len);
+        let moved = FrameEntry { offset, ..entry };
+        offset += moved.stored_len;
+        write_entry(&mut sorted.entries, &moved);
+        sorted.entries.extend_from_slice(table);
+    }
+    Ok(Some(sorted))
 }
 
 pub(super) fn write_entry(out: &mut Vec<u8>, entry: &FrameEntry) {

@@ -28,7 +28,7 @@ use super::digest::ContentDigest;
 use super::format::Format;
 use super::frame::FramePartition;
 
-pub use entries::append_frame;
+pub use entries::{Sorted, append_frame, sort_by_partition};
 pub use reader::{Index, IndexRead, read_index};
 pub use records::{RecordEntry, ValueLen, read_record_table};
 pub use writer::write_tail;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::config::problem::{Place, Problem};
 use crate::config::units::show_bytes;
-use crate::config::{ConnectorConfig, Flavor, SinkUrl, WorkerConfig};
+use crate::config::{ConnectorConfig, Flavor, SinkUrl, StateUrl, WorkerConfig};
 
 /// What one connector shows to the others.
 #[derive(Debug)]
@@ -101,7 +101,8 @@ pub fn worker(worker: &WorkerConfig, members: &[Member<'_>]) -> (Vec<Problem>, V
 }
 
 /// The log is opened with the sink's endpoint and credentials, and apart from the data.
-fn state_problem(state: &SinkUrl, sink: &SinkUrl) -> Option<String> {
+fn state_problem(state: &StateUrl, sink: &SinkUrl) -> Option<String> {
+    let StateUrl::Store(state) = state else { return None };
     let shared = match (state, sink) {
         (SinkUrl::File { dir: state }, SinkUrl::File { dir: sink }) => overlap(state, sink),
         (SinkUrl::File { .. }, SinkUrl::S3 { .. } | SinkUrl::Oss { .. }) => false,

@@ -20,13 +20,7 @@ pub fn worker(raw: &mut Reader<'_>) {
             "HTTPS is not in this version; leave http.tls out and put a proxy with TLS before http.listen",
         );
     }
-    for (path, message) in [
-        ("worker.group", "is not used by this version: this worker runs all tasks of its connectors"),
-        ("coordination.url", "is not used by this version: run one worker for a connector"),
-        ("http.allow_sinks", "is not used by this version: connectors are files"),
-    ] {
-        warn(raw, path, message);
-    }
+    warn(raw, "http.allow_sinks", "is not used by this version: connectors are files");
 }
 
 /// Of a connector's settings.

@@ -2,7 +2,7 @@
 //!
 //! Owns: rules between the worker's keys. Does not own: single values (the reader's), rules between files.
 
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use super::cross::overlap;
@@ -13,8 +13,8 @@ use super::{check, unsupported};
 use crate::config::reader::{Checked, Reader};
 use crate::config::suggest::nearest;
 use crate::config::tree::show;
-use crate::config::url::{REDIS_SCHEMES, SINK_SCHEMES, check_redis_url};
-use crate::config::{LogConfig, SecretUrl, SinkUrl, SpoolConfig, WorkerConfig};
+use crate::config::url::{REDIS_SCHEMES, SINK_SCHEMES};
+use crate::config::{LogConfig, RedisUrl, SinkUrl, SpoolConfig, StateUrl, WorkerConfig};
 
 /// Builds the checked settings; `None`: the reader has problems.
 pub fn worker(raw: &mut Reader<'_>, host_name: &str) -> Checked<WorkerConfig> {
@@ -23,10 +23,7 @@ pub fn worker(raw: &mut Reader<'_>, host_name: &str) -> Checked<WorkerConfig> {
     let max_tasks = raw.integer("worker.max_tasks");
     let kafka = kafka(raw);
     let state_url = state_url(raw);
-    let coordination_url = raw.text("coordination.url").and_then(|url| match url {
-        Some(url) => check(raw, "coordination.url", &url, check_redis_url).then(|| Some(SecretUrl::new(url))),
-        None => Some(None),
-    });
+    let coordination_url = coordination_url(raw);
     let spool_dir = raw.required_text("spool.dir").map(PathBuf::from);
     let spool_bytes = raw.bytes("spool.max_bytes");
     let memory_max_bytes = raw.bytes("memory_max_bytes");
@@ -36,7 +33,8 @@ pub fn worker(raw: &mut Reader<'_>, host_name: &str) -> Checked<WorkerConfig> {
     let log_format = raw.choice("log.format");
     let log_level = raw.required_text("log.level").filter(|level| check(raw, "log.level", level, check_filter));
     unsupported::worker(raw);
-    if let (Some(Some(SinkUrl::File { dir })), Some(spool)) = (&state_url, &spool_dir)
+    together(raw, &state_url, &coordination_url, max_tasks.flatten());
+    if let (Some(Some(StateUrl::Store(SinkUrl::File { dir }))), Some(spool)) = (&state_url, &spool_dir)
         && overlap(dir, spool)
     {
         raw.problem(
@@ -47,7 +45,7 @@ pub fn worker(raw: &mut Reader<'_>, host_name: &str) -> Checked<WorkerConfig> {
     Some(WorkerConfig {
         id: id?,
         group: group?,
-        max_tasks: max_tasks?.and_then(|count| NonZeroU32::new(u32::try_from(count).ok()?)),
+        max_tasks: max_tasks?.map(|count| u32::try_from(count).unwrap_or(u32::MAX)),
         kafka: kafka?,
         state_url: state_url?,
         coordination_url: coordination_url?,
@@ -70,20 +68,56 @@ fn id(raw: &mut Reader<'_>, host_name: &str) -> Checked<String> {
     Some(id)
 }
 
-fn state_url(raw: &mut Reader<'_>) -> Checked<Option<SinkUrl>> {
+fn state_url(raw: &mut Reader<'_>) -> Checked<Option<StateUrl>> {
     let Some(url) = raw.text("state.url")? else { return Some(None) };
-    let message = match url.split_once("://") {
-        Some((scheme, _)) if REDIS_SCHEMES.contains(&scheme) => {
-            let schemes: Vec<_> = SINK_SCHEMES.iter().map(|scheme| format!("{scheme}://")).collect();
-            format!("{scheme}:// is not in this version; write one of {}, or leave it out", schemes.join(", "))
-        }
-        _ => match SinkUrl::parse(&url) {
-            Ok(url) => return Some(Some(url)),
-            Err(message) => format!("the URL {message}"),
-        },
+    let scheme = url.split_once("://").map(|(scheme, _)| scheme);
+    let parsed = if scheme.is_some_and(|scheme| REDIS_SCHEMES.contains(&scheme)) {
+        RedisUrl::parse(&url).map(StateUrl::Redis)
+    } else if scheme.is_some_and(|scheme| SINK_SCHEMES.contains(&scheme)) {
+        SinkUrl::parse(&url).map(StateUrl::Store)
+    } else {
+        let schemes: Vec<_> = SINK_SCHEMES.iter().chain(&REDIS_SCHEMES).map(|scheme| format!("{scheme}://")).collect();
+        Err(format!("begins with none of {}", schemes.join(", ")))
     };
-    raw.problem("state.url", message);
+    match parsed {
+        Ok(url) => return Some(Some(url)),
+        Err(message) => raw.problem("state.url", format!("the URL {message}")),
+    }
     None
+}
+
+fn coordination_url(raw: &mut Reader<'_>) -> Checked<Option<RedisUrl>> {
+    let Some(url) = raw.text("coordination.url")? else { return Some(None) };
+    match RedisUrl::parse(&url) {
+        Ok(url) => return Some(Some(url)),
+        Err(message) => raw.problem("coordination.url", format!("the URL {message}")),
+    }
+    None
+}
+
+/// What the settings of several workers ask of each other.
+fn together(
+    raw: &mut Reader<'_>,
+    state: &Checked<Option<StateUrl>>,
+    coordination: &Checked<Option<RedisUrl>>,
+    max_tasks: Option<i64>,
+) {
+    if matches!(coordination, Some(None)) {
+        if max_tasks == Some(0) {
+            raw.problem("worker.max_tasks", "is 0, and without coordination.url there is no other worker to archive");
+        }
+        if raw.is_set("worker.group") {
+            raw.warning("worker.group", "has no effect without coordination.url");
+        }
+    }
+    if let (Some(Some(StateUrl::Redis(state))), Some(Some(coordination))) = (state, coordination)
+        && state.nodes.iter().any(|node| coordination.nodes.contains(node))
+    {
+        raw.warning(
+            "coordination.url",
+            "is the Redis of state.url: what may be flushed at any time lies beside what must never be lost. Use two",
+        );
+    }
 }
 
 /// A tracing filter: `info`, `info,sluice::log=debug`. A mistyped level alone would be taken for a part of the program.

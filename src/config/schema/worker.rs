@@ -20,15 +20,15 @@ pub static WORKER: Schema = Schema {
             path: "worker.group",
             kind: Kind::Text,
             default: Some("default"),
-            doc: "workers of one group share the tasks of their connectors (letters, digits, `.`, `_`, `-`). Not used by this \
-                  version",
+            doc: "workers of one group share the tasks of their connectors (letters, digits, `.`, `_`, `-`). Has \
+                  an effect with `coordination.url` only",
             cost: "",
         },
         Key {
             path: "worker.max_tasks",
-            kind: Kind::Integer { min: 1, max: 100_000 },
+            kind: Kind::Integer { min: 0, max: 100_000 },
             default: Some("null"),
-            doc: "the most tasks that this worker takes. `null`: as many as there are",
+            doc: "the most tasks that this worker takes. `null`: as many as there are. 0, with `coordination.url` only: it looks on",
             cost: "A small number limits what a canary can break; too small a sum over all workers leaves tasks unassigned.",
         },
         Key {
@@ -142,8 +142,9 @@ pub static WORKER: Schema = Schema {
             kind: Kind::Url,
             default: Some("null"),
             doc: "where the tasks' logs lie. `null`: beside each connector's data, under `<prefix>/_sluice/`. Else \
-                  `file://`, or `s3://` or `oss://` like the sinks, whose endpoint and credentials it takes. Chosen once: \
-                  a connector that has begun refuses to start with another. `redis://` is refused by this version",
+                  `file://`, or `s3://` or `oss://` like the sinks, whose endpoint and credentials it takes, or a Redis \
+                  (addresses as under `coordination.url`), the weaker choice: see the guide for operators. Chosen once: a \
+                  connector that has begun refuses to start with another",
             cost: "Needed only where the data's bucket can't create an object only if there is none. Whatever forgets a log, \
                    a machine's own disk for example, archives twice or not at all afterwards.",
         },
@@ -151,9 +152,11 @@ pub static WORKER: Schema = Schema {
             path: "coordination.url",
             kind: Kind::Url,
             default: Some("null"),
-            doc: "a Redis by which several workers share tasks: `redis://`, `rediss://`, `redis-sentinel://`, \
-                  `redis-cluster://`. May be flushed at any time. `null`: this is the only worker. Not used by this version",
-            cost: "",
+            doc: "a Redis (5 or later, or Valkey) by which the workers of a group share tasks: \
+                  `redis://[user:password@]host[:port][/db]`, `rediss://` with TLS, `redis-sentinel://host,host/master`, \
+                  `redis-cluster://host,host` (the last two with TLS: `?tls=true`). May be flushed at any time. `null`: this is \
+                  the only worker",
+            cost: "With it a worker that starts while Redis is away waits; one that archives goes on.",
         },
         Key {
             path: "spool.dir",

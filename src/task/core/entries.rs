@@ -12,8 +12,8 @@ pub(super) const DONE_WINDOW_MS: i64 = 3_000;
 pub(super) const LOW_WINDOW_MS: i64 = 60_000;
 /// Seals in one entry; more go into the next, so that an entry stays small.
 pub(super) const MAX_SEALS_PER_ENTRY: usize = 2_000;
-/// Entries between snapshots.
-pub(super) const SNAPSHOT_EVERY: u64 = 128;
+/// Log entries between snapshots: few enough that a takeover reads little.
+pub const SNAPSHOT_EVERY: u64 = 128;
 
 impl Core {
     /// The log holds the entry.
@@ -34,8 +34,6 @@ impl Core {
             }
             Entry::Partitions { lows, .. } => {
                 self.positions.extend(lows);
-                // Asked for a second time while this entry was on its way.
-                self.new_partitions.retain(|partition, _| !lows.contains_key(partition));
                 self.actions.push(Action::Read { partitions: lows.keys().copied().collect() });
             }
             Entry::Snapshot { .. } => {
@@ -63,10 +61,12 @@ impl Core {
     }
 
     pub(super) fn next_entry(&mut self, now_ms: i64) -> Option<Entry> {
-        if self.entries_since_snapshot >= SNAPSHOT_EVERY {
+        if self.entries_since_snapshot >= self.snapshot_every {
             return Some(Entry::Snapshot { state: Box::new(self.state.pruned()) });
         }
         let hurried = self.phase != Phase::Running;
+        // Asked for a second time while the entry that takes them in was on its way.
+        self.new_partitions.retain(|partition, _| !self.positions.contains_key(partition));
         if !self.new_partitions.is_empty() && !hurried {
             let lows = std::mem::take(&mut self.new_partitions);
             return Some(Entry::Partitions { lows, time_ms: now_ms });

@@ -11,9 +11,10 @@ mod events;
 mod finishing;
 mod records;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+pub use entries::SNAPSHOT_EVERY;
 pub use events::{Action, CoreError, Counters, Progress, RebuildDiffers};
 
 use entries::{DONE_WINDOW_MS, LOW_WINDOW_MS, SEAL_WINDOW_MS};
@@ -53,7 +54,8 @@ pub struct Core {
     holds: Holds,
     lanes: Lanes,
     files: Files,
-    rebuilds: HashMap<IntentId, Rebuild>,
+    /// Ordered, so that the same events give the same actions.
+    rebuilds: BTreeMap<IntentId, Rebuild>,
     positions: BTreeMap<i32, i64>,
     /// `--until-caught-up`: nothing at or above is taken.
     ends: Option<BTreeMap<i32, i64>>,
@@ -73,6 +75,7 @@ pub struct Core {
     new_partitions: BTreeMap<i32, i64>,
     appending: bool,
     entries_since_snapshot: u64,
+    snapshot_every: u64,
     actions: Vec<Action>,
     counters: Counters,
     /// Stored and raw bytes of all frames, for the ratio.
@@ -103,7 +106,7 @@ impl Core {
             recovery: Recovery::new(&state, |id| missing.contains(id)),
             holds: Holds::default(),
             files: Files::default(),
-            rebuilds: HashMap::new(),
+            rebuilds: BTreeMap::new(),
             positions,
             ends: None,
             replay_until: live_ends,
@@ -118,6 +121,7 @@ impl Core {
             new_partitions: BTreeMap::new(),
             appending: false,
             entries_since_snapshot,
+            snapshot_every: SNAPSHOT_EVERY,
             actions: Vec::new(),
             counters: Counters::default(),
             stored_total: 0,
@@ -127,6 +131,12 @@ impl Core {
         };
         core.take_over_intents(missing, now_ms);
         core
+    }
+
+    /// Another distance of snapshots than [`SNAPSHOT_EVERY`].
+    pub fn with_snapshot_every(mut self, entries: u64) -> Self {
+        self.snapshot_every = entries;
+        self
     }
 
     fn take_over_intents(&mut self, missing: &HashSet<IntentId>, now_ms: i64) {
