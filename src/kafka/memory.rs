@@ -3,7 +3,7 @@
 //!
 //! Owns: topics whose logs tests append to, cut and recreate. Does not own: anything of the wire protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -44,6 +44,7 @@ struct State {
     topics: BTreeMap<String, Topic>,
     topics_made: u128,
     commits: Vec<Commit>,
+    compacted: BTreeSet<String>,
 }
 
 /// Offsets that were copied to a group.
@@ -160,6 +161,14 @@ impl MemoryKafka {
             log.records.retain(|&(at, _)| at >= offset);
             log.start = offset.clamp(log.start, log.end);
         });
+    }
+
+    /// Removes the records at these offsets and makes the topic a compacted one.
+    pub fn compact(&self, topic: &str, partition: i32, gone: &[i64]) {
+        self.change(|state| {
+            state.compacted.insert(topic.to_owned());
+        });
+        self.change_log(topic, partition, |log| log.records.retain(|(at, _)| !gone.contains(at)));
     }
 
     /// Removes the records from `offset` on, as an unclean election does: what is appended then is of a new leader epoch.
@@ -358,6 +367,10 @@ impl Kafka for MemoryKafka {
             id: Some(topic.id.clone()),
             partitions: (0..).take(topic.partitions.len()).collect(),
         }))
+    }
+
+    async fn is_compacted(&self, topic: &str) -> Result<bool, SourceError> {
+        Ok(self.lock().compacted.contains(topic))
     }
 
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError> {

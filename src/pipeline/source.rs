@@ -97,6 +97,11 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
         Ok(None)
     }
 
+    /// Whether older records of a key may vanish from the topic; `false` also where the client can't tell.
+    async fn is_compacted(&self, _topic: &str) -> Result<bool, SourceError> {
+        Ok(false)
+    }
+
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError>;
 
     /// Copies offsets (partition, next offset) to a group without members, for lag tools; nothing decides by them. Kafka

@@ -219,7 +219,7 @@ fn is_gone(error: &SourceError) -> bool {
 
 impl<'a> Driver<'a> {
     fn start(context: &'a TaskContext, opened: Opened) -> Result<Self, TaskError> {
-        let Opened { journal, state, settings, partitions, missing, live_ends, .. } = opened;
+        let Opened { journal, state, settings, partitions, missing, live_ends, compacted, .. } = opened;
         tracing::info!(
             connector = context.connector.name,
             topic = context.topic,
@@ -241,7 +241,8 @@ impl<'a> Driver<'a> {
         let since_snapshot = journal.entries_since_snapshot();
         let connector = Arc::clone(&settings.connector);
         let mut core = Core::new(settings, state, &partitions, &missing, live_ends.clone(), since_snapshot, now_ms)
-            .with_snapshot_every(context.snapshot_every);
+            .with_snapshot_every(context.snapshot_every)
+            .with_compacted(compacted);
         core.begin(now_ms)?;
         let answers = mpsc::unbounded_channel();
         let (commands, queue) = mpsc::channel(4);
@@ -574,7 +575,10 @@ impl<'a> Driver<'a> {
             }
             Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
             Action::Accepted(differs) => {
-                tracing::warn!(connector = self.connector.name, "a loss that was accepted: {differs}");
+                tracing::warn!(
+                    connector = self.connector.name,
+                    "an object is archived with what is left of it: {differs}"
+                );
             }
             Action::CleanUp => self.tell_journal(JournalCommand::CleanUp).await?,
             Action::Finish { file, facts } => self.submit(file, Work::Finish { facts }).await?,

@@ -213,3 +213,17 @@ async fn what_was_read_is_archived_before_a_task_fails_for_good() {
     // Nobody could ever read them again.
     assert_exact(&store, &some_records()).await;
 }
+
+#[tokio::test]
+async fn a_compacted_topic_may_give_a_decided_object_fewer_records() {
+    for gone in [vec![0, 4, 17], (0..30).collect()] {
+        let (kafka, store) = (kafka(1, &pays(0..30)), Arc::new(MemoryStore::new()));
+        world(&kafka, &store, "", "w").to_the_end().await.unwrap();
+        forget_upload(&store).await;
+        kafka.append(TOPIC, 0, [record("pay", "30")]).unwrap();
+        kafka.compact(TOPIC, 0, &gone);
+        world(&kafka, &store, "", "w").to_the_end().await.unwrap();
+        let left: Vec<_> = (0..31).filter(|n| !gone.contains(n)).map(|n| (0, record("pay", &format!("{n}")))).collect();
+        assert_exact(&store, &left).await;
+    }
+}

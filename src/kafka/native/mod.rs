@@ -93,6 +93,10 @@ impl Kafka for NativeKafka {
         retention::retention(&self.cluster, topic).await
     }
 
+    async fn is_compacted(&self, topic: &str) -> Result<bool, SourceError> {
+        retention::is_compacted(&self.cluster, topic).await
+    }
+
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError> {
         offsets::offset(&self.cluster, topic, partition, at, isolation).await
     }

@@ -1,4 +1,4 @@
-//! How long a topic keeps its records.
+//! How long a topic keeps its records, and which.
 //!
 //! Owns: what the topic's settings mean for that. Does not own: what follows from it.
 
@@ -17,30 +17,58 @@ const RETENTION: &str = "retention.ms";
 /// # Errors
 /// [`SourceError::Refused`] without the right to see settings; [`SourceError::NoTopic`]; [`SourceError::Unreachable`].
 pub async fn retention(cluster: &Cluster, topic: &str) -> Result<Option<Duration>, SourceError> {
-    let request = DescribeConfigs { topic: topic.to_owned(), keys: vec![POLICY.into(), RETENTION.into()] };
+    Ok(kept(&settings(cluster, topic, &[POLICY, RETENTION]).await?))
+}
+
+/// Whether older records of a key may vanish.
+///
+/// # Errors
+/// As [`retention`].
+pub async fn is_compacted(cluster: &Cluster, topic: &str) -> Result<bool, SourceError> {
+    Ok(has_policy(&settings(cluster, topic, &[POLICY]).await?, "compact"))
+}
+
+type Settings = Vec<(String, Option<String>)>;
+
+async fn settings(cluster: &Cluster, topic: &str, keys: &[&str]) -> Result<Settings, SourceError> {
+    let keys = keys.iter().map(|&key| key.to_owned()).collect();
+    let request = DescribeConfigs { topic: topic.to_owned(), keys };
     let what = || format!("settings of topic {topic}");
     let answer = cluster.ask_any(&request).await?.into_iter().next();
     let answer =
         answer.ok_or_else(|| SourceError::Unreachable { what: what(), message: "the answer leaves it out".into() })?;
     match answer.error {
-        errors::NONE => Ok(kept(&answer.settings)),
+        errors::NONE => Ok(answer.settings),
         errors::UNKNOWN_TOPIC_OR_PARTITION => Err(SourceError::NoTopic { topic: topic.to_owned() }),
         code if errors::is_refusal(code) => Err(SourceError::Refused { what: what(), message: errors::name(code) }),
         code => Err(SourceError::Unreachable { what: what(), message: errors::name(code) }),
     }
 }
 
+fn value<'a>(settings: &'a [(String, Option<String>)], key: &str) -> Option<&'a str> {
+    settings.iter().find(|(name, _)| name == key)?.1.as_deref()
+}
+
+fn has_policy(settings: &[(String, Option<String>)], policy: &str) -> bool {
+    value(settings, POLICY).unwrap_or("delete").split(',').any(|each| each.trim() == policy)
+}
+
 fn kept(settings: &[(String, Option<String>)]) -> Option<Duration> {
-    let value = |key| settings.iter().find(|(name, _)| name == key)?.1.as_deref();
-    let is_deleted = value(POLICY).is_none_or(|policy| policy.split(',').any(|each| each.trim() == "delete"));
     // -1: without end.
-    let ms: u64 = value(RETENTION)?.parse().ok()?;
-    is_deleted.then_some(Duration::from_millis(ms))
+    let ms: u64 = value(settings, RETENTION)?.parse().ok()?;
+    has_policy(settings, "delete").then_some(Duration::from_millis(ms))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_policy_may_be_one_of_several() {
+        let compacted = |policy: &str| has_policy(&[(POLICY.into(), Some(policy.into()))], "compact");
+        assert!(compacted("compact") && compacted("delete, compact") && !compacted("delete"));
+        assert!(!has_policy(&[], "compact"));
+    }
 
     #[test]
     fn only_what_is_deleted_by_age_has_a_retention() {

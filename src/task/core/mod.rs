@@ -64,6 +64,8 @@ pub struct Core {
     rebuilds: BTreeMap<IntentId, Rebuild>,
     positions: BTreeMap<i32, i64>,
     epochs: Epochs,
+    /// Records may vanish from the topic by its own rules.
+    compacted: bool,
     /// `--until-caught-up`: nothing at or above is taken.
     ends: Option<BTreeMap<i32, i64>>,
     /// Where the live end was at the start: below it records are a replay or a backlog.
@@ -116,6 +118,7 @@ impl Core {
             rebuilds: BTreeMap::new(),
             positions,
             epochs: Epochs::default(),
+            compacted: false,
             ends: None,
             replay_until: live_ends,
             replay_deadline_ms: now_ms.saturating_add(rotation.interval_ms()),
@@ -144,6 +147,12 @@ impl Core {
     /// Another distance of snapshots than [`SNAPSHOT_EVERY`].
     pub fn with_snapshot_every(mut self, entries: u64) -> Self {
         self.snapshot_every = entries;
+        self
+    }
+
+    /// On a compacted topic an object may be rebuilt with fewer records than were decided; that is told.
+    pub fn with_compacted(mut self, compacted: bool) -> Self {
+        self.compacted = compacted;
         self
     }
 

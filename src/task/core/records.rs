@@ -219,7 +219,7 @@ impl Core {
             closed.complete = true;
             match self.settings.check_rebuild(&closed.intent, &ranges) {
                 Ok(()) => self.finish_if_stored(file),
-                Err(differs) if self.state.short.contains_key(&id) => {
+                Err(differs) if self.state.short.contains_key(&id) || (self.compacted && differs.is_less()) => {
                     self.actions.push(Action::Accepted(differs));
                     self.replace(file, ranges, opener, now_ms);
                 }
