@@ -265,6 +265,8 @@ fn the_archive_is_exact_after_random_faults() {
     }
     let takeovers = count(&group, "task taken over") as u64;
     assert!(takeovers > kills / 2, "the workers did hardly run: {takeovers} takeovers");
-    group.archive_and_verify(records, PARTITIONS);
+    // Outside the group: those that were killed may hold leases for a while.
+    group.setup.archive_to_the_end();
+    group.setup.verify_records(records, PARTITIONS);
     println!("soak: exact, seed {seed}");
 }
