@@ -1,10 +1,12 @@
 # The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
 # (default ~/.cache/sluice-dev). docs/development.md says more.
 
-.PHONY: help build demo test simulation fuzz bench check advisories services stop
+.PHONY: help build demo test simulation soak fuzz bench check advisories services stop
 
 HISTORIES ?= 1000000
-SEED ?= 1
+KILLS ?= 200
+# `make soak` without one takes a random one and prints it.
+simulation: SEED ?= 1
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
@@ -23,6 +25,9 @@ simulation: ## histories of whole tasks under every fault (HISTORIES=1000000 SEE
 
 fuzz: ## damaged and hostile bytes of brokers and producers, with new seeds (SECONDS=60 for each of 15 targets)
 	SLUICE_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --lib kafka::native::fuzz -- --nocapture
+
+soak: ## random faults on real processes under load (KILLS=200 SEED=..)
+	dev/soak $(KILLS) $(SEED)
 
 bench: ## 1 GB of logs through a real Kafka: CPU, memory, objects (APPS=200, STORE=file|minio)
 	dev/bench

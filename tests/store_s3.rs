@@ -51,7 +51,7 @@ fn big(dir: &Path, len: usize) -> (Body, Vec<u8>) {
     let content: Vec<u8> = (0..len).map(|i| (i * 7 + i / 251) as u8).collect();
     let path = dir.join(format!("big-{len}"));
     std::fs::write(&path, &content).unwrap();
-    (Body::File { path, len: len as u64 }, content)
+    (Body::File { path, len: len as u64, crc: Some(crc32c::crc32c(&content)) }, content)
 }
 
 async fn keeps_the_contract(flavor: Flavor, play: Play) {

@@ -135,9 +135,12 @@ struct Inner {
     next_sequence: u32,
     parked: BTreeMap<u32, (Vec<u8>, Vec<FrameMeta>)>,
     data_bytes: u64,
+    /// CRC32C of the data so far.
+    data_crc: u32,
     disk_bytes: u64,
     meta: Vec<u8>,
-    meta_on_disk: bool,
+    /// Bytes and CRC32C of the index entries that are on disk.
+    meta_on_disk: Option<(u64, u32)>,
 }
 
 /// A frame that is in the spool now.
@@ -151,10 +154,18 @@ pub struct FrameStored {
 /// A finished file: what is uploaded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedFile {
+    pub data: Finished,
+    /// The index of a plain file, which has no room for one: uploaded before the data.
+    pub sidecar: Option<Finished>,
+}
+
+/// A file, and what was written to it. The disk is not trusted to give it back unchanged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
     pub path: PathBuf,
     pub bytes: u64,
-    /// The index of a plain file, which has no room for one: uploaded before the data.
-    pub sidecar: Option<(PathBuf, u64)>,
+    /// CRC32C of all of them.
+    pub crc: u32,
 }
 
 impl SpoolFile {
@@ -194,10 +205,12 @@ impl SpoolFile {
             if inner.meta.len() > META_IN_MEMORY_BYTES {
                 let entries = std::mem::take(&mut inner.meta);
                 self.append(&self.meta_path(), &entries).map_err(self.fail("index entries can't be written"))?;
-                inner.meta_on_disk = true;
+                let (bytes, crc) = inner.meta_on_disk.unwrap_or_default();
+                inner.meta_on_disk = Some((bytes + entries.len() as u64, crc32c::crc32c_append(crc, &entries)));
                 self.count(&mut inner, entries.len() as u64);
             }
             inner.data_bytes += bytes.len() as u64;
+            inner.data_crc = crc32c::crc32c_append(inner.data_crc, &bytes);
             self.count(&mut inner, bytes.len() as u64);
             stored.push(FrameStored {
                 sequence: inner.next_sequence,
@@ -231,18 +244,20 @@ impl SpoolFile {
         let mut inner = self.lock();
         let len = fs::metadata(&self.path).map_err(self.fail("is gone"))?.len();
         if len != inner.data_bytes || !inner.parked.is_empty() {
-            let message = format!("{len} bytes instead of {}", inner.data_bytes);
-            return Err(self.fail("was changed by somebody else")(io::Error::other(message)));
+            return Err(self.changed(format!("{len} bytes instead of {}", inner.data_bytes)));
         }
         let mut meta = Vec::new();
-        if inner.meta_on_disk {
+        if let Some((bytes, crc)) = inner.meta_on_disk {
             File::open(self.meta_path())
-                .and_then(|mut file| file.read_to_end(&mut meta))
+                .and_then(|file| file.take(bytes).read_to_end(&mut meta))
                 .map_err(self.fail("index entries can't be read"))?;
+            if meta.len() as u64 != bytes || crc32c::crc32c(&meta) != crc {
+                return Err(self.changed("its index entries are not those that were written".to_owned()));
+            }
         }
         meta.extend_from_slice(&inner.meta);
         if codec == Codec::None {
-            self.sort(&mut meta)?;
+            inner.data_crc = self.sort(&mut meta, inner.data_crc)?;
         }
         let mut tail = Vec::new();
         index::write_tail(codec, facts, &meta, inner.data_bytes, &mut tail)
@@ -250,37 +265,57 @@ impl SpoolFile {
         let sidecar = if codec == Codec::None {
             let path = self.path.with_extension("idx");
             fs::write(&path, &tail).map_err(self.fail("sidecar can't be written"))?;
-            Some((path, tail.len() as u64))
+            Some(Finished { path, bytes: tail.len() as u64, crc: crc32c::crc32c(&tail) })
         } else {
             let mut file = OpenOptions::new().append(true).open(&self.path).map_err(self.fail("can't be written"))?;
             file.write_all(&tail).map_err(self.fail("can't be written"))?;
+            inner.data_bytes += tail.len() as u64;
+            inner.data_crc = crc32c::crc32c_append(inner.data_crc, &tail);
             None
         };
         self.count(&mut inner, tail.len() as u64);
-        let bytes = if sidecar.is_some() { inner.data_bytes } else { inner.data_bytes + tail.len() as u64 };
-        Ok(FinishedFile { path: self.path.clone(), bytes, sidecar })
+        let data = Finished { path: self.path.clone(), bytes: inner.data_bytes, crc: inner.data_crc };
+        Ok(FinishedFile { data, sidecar })
     }
 }
 
 impl SpoolFile {
     /// Orders a plain file by partition, then offset. How its frames were cut and mixed is an accident of one attempt; after
-    /// it every attempt has the same bytes, so that the sidecar of any fits the data of any.
-    fn sort(&self, meta: &mut Vec<u8>) -> Result<(), SpoolError> {
+    /// it every attempt has the same bytes, so that the sidecar of any fits the data of any. Returns the CRC32C afterwards.
+    fn sort(&self, meta: &mut Vec<u8>, crc: u32) -> Result<u32, SpoolError> {
         let sorted = index::sort_by_partition(meta)
             .map_err(|error| self.fail("index entries can't be read")(io::Error::other(error.to_string())))?;
-        let Some(index::Sorted { entries, places }) = sorted else { return Ok(()) };
+        let Some(index::Sorted { entries, places }) = sorted else { return Ok(crc) };
         let path = self.sorted_path();
         let copy = || {
             let (mut from, mut to) = (File::open(&self.path)?, File::create(&path)?);
+            let mut copied = Vec::with_capacity(places.len());
+            let mut bytes = Vec::new();
             for place in places {
+                bytes.clear();
                 from.seek(SeekFrom::Start(place.start))?;
-                io::copy(&mut (&from).take(place.end - place.start), &mut to)?;
+                (&from).take(place.end - place.start).read_to_end(&mut bytes)?;
+                to.write_all(&bytes)?;
+                copied.push((place.start, crc32c::crc32c(&bytes), bytes.len()));
             }
-            fs::rename(&path, &self.path)
+            fs::rename(&path, &self.path)?;
+            Ok(copied)
         };
-        copy().map_err(self.fail("can't be sorted"))?;
+        let mut copied = copy().map_err(self.fail("can't be sorted"))?;
+        let whole = |parts: &[(u64, u32, usize)]| {
+            parts.iter().fold(0, |before, &(_, crc, len)| crc32c::crc32c_combine(before, crc, len))
+        };
+        let sorted = whole(&copied);
+        copied.sort_unstable();
+        if whole(&copied) != crc {
+            return Err(self.changed("its bytes are not those that were written".to_owned()));
+        }
         *meta = entries;
-        Ok(())
+        Ok(sorted)
+    }
+
+    fn changed(&self, how: String) -> SpoolError {
+        self.fail("was changed by somebody else")(io::Error::other(how))
     }
 
     fn sorted_path(&self) -> PathBuf {

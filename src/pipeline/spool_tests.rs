@@ -55,10 +55,12 @@ fn attempt(frames: &[&[(i32, i64)]]) -> (Vec<u8>, Vec<u8>) {
         file.write_frame(u32::try_from(sequence).unwrap(), frame, meta).unwrap();
     }
     let finished = file.finish(Codec::None, &facts()).unwrap();
-    let (sidecar, len) = finished.sidecar.unwrap();
-    let (data, sidecar) = (fs::read(finished.path).unwrap(), fs::read(sidecar).unwrap());
-    assert_eq!((data.len() as u64, sidecar.len() as u64), (finished.bytes, len));
-    (data, sidecar)
+    let read = |file: Finished| {
+        let bytes = fs::read(file.path).unwrap();
+        assert_eq!((bytes.len() as u64, crc32c::crc32c(&bytes)), (file.bytes, file.crc));
+        bytes
+    };
+    (read(finished.data), read(finished.sidecar.unwrap()))
 }
 
 #[test]

@@ -3,9 +3,7 @@
 //! Owns: create-only with retries until the outcome is known, telling one's own object from another's.
 //! Does not own: when a file may be uploaded, how many at a time.
 
-use std::path::PathBuf;
-
-use super::spool::FinishedFile;
+use super::spool::{Finished, FinishedFile};
 use crate::archive::codec::Codec;
 use crate::archive::index::{self, IndexRead};
 use crate::clock::Environment;
@@ -44,11 +42,11 @@ pub async fn upload(
     intent: &str,
     file: &FinishedFile,
 ) -> Result<(), UploadError> {
-    if let Some((path, bytes)) = &file.sidecar {
+    if let Some(sidecar) = &file.sidecar {
         // That of an earlier attempt serves as well: the data of an intent are the same bytes in all of them.
-        create(store, environment, &index::sidecar_key(key), intent, path.clone(), *bytes).await?;
+        create(store, environment, &index::sidecar_key(key), intent, sidecar).await?;
     }
-    create(store, environment, key, intent, file.path.clone(), file.bytes).await
+    create(store, environment, key, intent, &file.data).await
 }
 
 async fn create(
@@ -56,10 +54,9 @@ async fn create(
     environment: &Environment,
     key: &str,
     intent: &str,
-    path: PathBuf,
-    len: u64,
+    file: &Finished,
 ) -> Result<(), UploadError> {
-    let body = Body::File { path, len };
+    let body = Body::File { path: file.path.clone(), len: file.bytes, crc: Some(file.crc) };
     match retrying(environment, || store.create(key, &body, Some(intent))).await? {
         Created::New => Ok(()),
         // An earlier attempt whose answer was lost, or an earlier owner's: the same records either way.

@@ -44,7 +44,8 @@ fn attempt(intent: &str, low: i64) -> Attempt {
     std::fs::write(&data, "x\n").unwrap();
     let sidecar = sidecar(intent, low);
     std::fs::write(&idx, &sidecar).unwrap();
-    let file = FinishedFile { path: data, bytes: 2, sidecar: Some((idx, sidecar.len() as u64)) };
+    let finished = |path, bytes: &[u8]| Finished { path, bytes: bytes.len() as u64, crc: crc32c::crc32c(bytes) };
+    let file = FinishedFile { data: finished(data, b"x\n"), sidecar: Some(finished(idx, &sidecar)) };
     Attempt { _dir: dir, file }
 }
 

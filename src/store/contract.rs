@@ -19,6 +19,7 @@ pub async fn run(store: Arc<dyn Store>, scratch: &Path) {
     readers_see_all_or_nothing(&store).await;
     big_files_arrive_unchanged(&store, scratch).await;
     a_wrong_length_is_refused(&*store, scratch).await;
+    changed_bytes_are_refused(&*store, scratch).await;
     ranges(&*store).await;
     if_match(&*store).await;
     odd_keys(&*store).await;
@@ -131,7 +132,7 @@ async fn big_files_arrive_unchanged(store: &Arc<dyn Store>, scratch: &Path) {
         let path = scratch.join(format!("big-{i}"));
         let content = noise(len, i as u64 + 1);
         tokio::fs::write(&path, &content).await.unwrap();
-        let file = Body::File { path: path.clone(), len: len as u64 };
+        let file = Body::File { path: path.clone(), len: len as u64, crc: Some(crc32c::crc32c(&content)) };
         let key = format!("big/{i}");
         assert_eq!(store.create(&key, &file, Some("intent-big")).await.unwrap(), Created::New);
         let head = store.head(&key).await.unwrap().unwrap();
@@ -142,7 +143,7 @@ async fn big_files_arrive_unchanged(store: &Arc<dyn Store>, scratch: &Path) {
         tokio::fs::remove_file(&path).await.unwrap();
         let other = scratch.join(format!("other-{i}"));
         tokio::fs::write(&other, noise(len, 77)).await.unwrap();
-        let file = Body::File { path: other.clone(), len: len as u64 };
+        let file = Body::File { path: other.clone(), len: len as u64, crc: None };
         assert_eq!(store.create(&key, &file, Some("intent-other")).await.unwrap(), Created::Exists);
         tokio::fs::remove_file(&other).await.unwrap();
         assert!(read(&**store, &key).await.unwrap() == content, "{len} bytes were overwritten");
@@ -159,14 +160,31 @@ async fn a_wrong_length_is_refused(store: &dyn Store, scratch: &Path) {
     let path = scratch.join("wrong-length");
     for (len, announced) in [(10, 11), (10, 9), (6 << 20, (6 << 20) - 1), (6 << 20, (6 << 20) + 1)] {
         tokio::fs::write(&path, noise(len, 5)).await.unwrap();
-        let file = Body::File { path: path.clone(), len: announced };
+        let file = Body::File { path: path.clone(), len: announced, crc: None };
         let error = store.create("wrong/length", &file, None).await.unwrap_err();
-        assert_eq!(error.fault, Fault::Invalid, "{error}");
+        assert_eq!(error.fault, Fault::Body, "{error}");
         assert!(store.head("wrong/length").await.unwrap().is_none());
     }
     tokio::fs::remove_file(&path).await.unwrap();
-    let error = store.create("wrong/length", &Body::File { path, len: 10 }, None).await.unwrap_err();
-    assert_eq!(error.fault, Fault::Invalid, "{error}");
+    let error = store.create("wrong/length", &Body::File { path, len: 10, crc: None }, None).await.unwrap_err();
+    assert_eq!(error.fault, Fault::Body, "{error}");
+}
+
+/// One bit in the first part, in the last one, and in a file that is sent at once.
+async fn changed_bytes_are_refused(store: &dyn Store, scratch: &Path) {
+    let path = scratch.join("changed");
+    for (len, at) in [(100, 99), (12 << 20, 0), (12 << 20, (12 << 20) - 1)] {
+        let mut content = noise(len, 6);
+        let crc = Some(crc32c::crc32c(&content));
+        content[at] ^= 1;
+        tokio::fs::write(&path, &content).await.unwrap();
+        let file = Body::File { path: path.clone(), len: len as u64, crc };
+        let error = store.create("changed/bytes", &file, None).await.unwrap_err();
+        assert_eq!(error.fault, Fault::Body, "{error}");
+        assert!(error.message.contains("was changed after it was written"), "{error}");
+        assert!(store.head("changed/bytes").await.unwrap().is_none());
+    }
+    tokio::fs::remove_file(&path).await.unwrap();
 }
 
 async fn ranges(store: &dyn Store) {

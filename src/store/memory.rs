@@ -49,19 +49,7 @@ impl MemoryStore {
 impl Store for MemoryStore {
     async fn create(&self, key: &str, body: &Body, intent_id: Option<&str>) -> Result<Created, StoreError> {
         check_key(key).map_err(|m| StoreError::new(Fault::Invalid, "create", URL, key, m))?;
-        let bytes = match body {
-            Body::Bytes(bytes) => bytes.clone(),
-            Body::File { path, len } => {
-                let bytes = tokio::fs::read(path).await.map_err(|e| {
-                    StoreError::new(Fault::Invalid, "create", URL, key, format!("reading the body: {e}"))
-                })?;
-                if bytes.len() as u64 != *len {
-                    let message = format!("the body has {} bytes, {len} were announced", bytes.len());
-                    return Err(StoreError::new(Fault::Invalid, "create", URL, key, message));
-                }
-                Bytes::from(bytes)
-            }
-        };
+        let bytes = body.read().await.map_err(|why| StoreError::new(Fault::Body, "create", URL, key, why))?;
         let mut objects = self.objects();
         if objects.by_key.contains_key(key) {
             return Ok(Created::Exists);

@@ -22,7 +22,7 @@ pub mod retry;
 pub mod retrying;
 pub mod s3;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,10 +52,12 @@ pub async fn open_state(url: &StateUrl, sink: &SinkConfig) -> Result<Arc<dyn Sto
 #[derive(Clone, Debug)]
 pub enum Body {
     Bytes(Bytes),
-    /// A finished file that nobody changes any more. `len` is its size in bytes.
+    /// A finished file that nobody changes any more. `len` is its size in bytes, `crc` the CRC32C of what was written to it:
+    /// bytes with another one are refused ([`Fault::Body`]) before an object is made of them.
     File {
         path: PathBuf,
         len: u64,
+        crc: Option<u32>,
     },
 }
 
@@ -69,6 +71,32 @@ impl Body {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The whole content, compared with what was announced; `Err` says what is wrong with it.
+    pub async fn read(&self) -> Result<Bytes, String> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes.clone()),
+            Self::File { path, len, crc } => {
+                let bytes = tokio::fs::read(path).await.map_err(|error| format!("reading the body: {error}"))?;
+                if bytes.len() as u64 != *len {
+                    return Err(format!("the body has {} bytes, {len} were announced", bytes.len()));
+                }
+                check_crc(path, crc32c::crc32c(&bytes), *crc)?;
+                Ok(Bytes::from(bytes))
+            }
+        }
+    }
+}
+
+/// Whether a file's bytes are those that were written to it.
+fn check_crc(path: &Path, found: u32, announced: Option<u32>) -> Result<(), String> {
+    match announced {
+        Some(crc) if crc != found => Err(format!(
+            "{} was changed after it was written: its CRC32C is {found:08x}, {crc:08x} was announced",
+            path.display()
+        )),
+        _ => Ok(()),
     }
 }
 
@@ -188,6 +216,8 @@ pub enum Fault {
     NoBucket,
     /// The object is not the one that `if_match` named.
     Changed,
+    /// The file to upload is gone, or is not what was announced: the local disk lost or changed it.
+    Body,
     /// The request can never succeed as it is: a setting is wrong, or this is a bug.
     Invalid,
 }

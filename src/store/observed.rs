@@ -35,6 +35,7 @@ impl Observed {
                 Fault::Denied => "denied",
                 Fault::NoBucket => "no_bucket",
                 Fault::Changed => "changed",
+                Fault::Body => "body",
                 Fault::Invalid => "invalid",
             },
         };

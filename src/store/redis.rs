@@ -131,17 +131,7 @@ impl Store for RedisStore {
         if body.len() > MAX_BYTES {
             return Err(invalid(format!("{} bytes are too many for Redis; at most {MAX_BYTES}", body.len())));
         }
-        let bytes = match body {
-            Body::Bytes(bytes) => bytes.clone(),
-            Body::File { path, len } => {
-                let bytes =
-                    tokio::fs::read(path).await.map_err(|error| invalid(format!("reading the body: {error}")))?;
-                if bytes.len() as u64 != *len {
-                    return Err(invalid(format!("the body has {} bytes, {len} were announced", bytes.len())));
-                }
-                Bytes::from(bytes)
-            }
-        };
+        let bytes = body.read().await.map_err(|why| self.error(Fault::Body, "create", key, why))?;
         match self.ask("create", key, self.script(CREATE).arg(key).arg(&bytes[..])).await? {
             Value::Int(1) => Ok(Created::New),
             Value::Int(0) => Ok(Created::Exists),

@@ -15,7 +15,7 @@ const NOTABLE_WAIT: Duration = Duration::from_secs(5);
 /// renew the credentials). The request must be safe to repeat.
 ///
 /// # Errors
-/// [`Fault::Changed`] and [`Fault::Invalid`]: no later try can end otherwise.
+/// [`Fault::Changed`], [`Fault::Body`] and [`Fault::Invalid`]: no later try can end otherwise.
 pub async fn retrying<T, F>(environment: &Environment, mut request: impl FnMut() -> F) -> Result<T, StoreError>
 where
     F: Future<Output = Result<T, StoreError>>,
@@ -23,7 +23,7 @@ where
     let mut backoff = Backoff::new();
     loop {
         let error = match request().await {
-            Err(error) if !matches!(error.fault, Fault::Changed | Fault::Invalid) => error,
+            Err(error) if !matches!(error.fault, Fault::Changed | Fault::Body | Fault::Invalid) => error,
             decided => return decided,
         };
         let wait = backoff.next(environment.random.next_u128() as u64, &error.fault);

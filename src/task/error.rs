@@ -6,7 +6,7 @@ use crate::pipeline::compress::CompressError;
 use crate::pipeline::source::SourceError;
 use crate::pipeline::spool::SpoolError;
 use crate::pipeline::upload::UploadError;
-use crate::store::StoreError;
+use crate::store::{Fault, StoreError};
 
 /// The reason that a task reports as its trace.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +63,8 @@ impl TaskError {
             Self::Core(CoreError::BadRecord { .. }) => Remedy::Operator,
             Self::Core(_) => Remedy::Damage,
             Self::Upload(UploadError::Foreign { .. }) => Remedy::Damage,
+            // The spool lost or changed a file.
+            Self::Upload(UploadError::Store(StoreError { fault: Fault::Body, .. })) => Remedy::Restart,
             Self::Upload(UploadError::Store(_)) => Remedy::Operator,
             Self::Spool(_) | Self::Compress(CompressError::Spool(_)) => Remedy::Restart,
             Self::Compress(_) | Self::Panicked(_) => Remedy::Damage,

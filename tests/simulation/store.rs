@@ -233,7 +233,7 @@ impl Store for SimStore {
     async fn create(&self, key: &str, body: &Body, intent_id: Option<&str>) -> Result<Created, StoreError> {
         let bytes = match body {
             Body::Bytes(bytes) => bytes.clone(),
-            Body::File { path, len } => {
+            Body::File { path, len, .. } => {
                 let bytes = std::fs::read(path).unwrap_or_default();
                 if bytes.len() as u64 != *len {
                     return Err(self.error(Fault::Invalid, "create", key));

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -63,6 +63,7 @@ impl Drop for OwnRedis {
 /// Records that come as long as a test wants them to.
 pub struct Load {
     stop: Arc<AtomicBool>,
+    producing: Arc<Mutex<()>>,
     thread: Option<JoinHandle<u64>>,
 }
 
@@ -96,13 +97,25 @@ impl Load {
         let mut produced = produce(0, partitions);
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
+        let producing = Arc::new(Mutex::new(()));
+        let turns = Arc::clone(&producing);
         let thread = std::thread::spawn(move || {
             while !stopped.load(Ordering::Relaxed) {
+                let turn = turns.lock().unwrap();
                 produced = produce(produced, batch * 20);
+                drop(turn);
+                // So that who waits for a pause gets it.
+                std::thread::sleep(Duration::from_millis(5));
             }
             produced
         });
-        Self { stop, thread: Some(thread) }
+        Self { stop, producing, thread: Some(thread) }
+    }
+
+    /// Nothing is produced until the answer is dropped. The producer is not idempotent: what a broker that is killed did not
+    /// acknowledge would be there twice.
+    pub fn pause(&self) -> MutexGuard<'_, ()> {
+        self.producing.lock().unwrap()
     }
 
     /// How many records there are in all.
@@ -135,7 +148,11 @@ pub struct Member {
 
 impl Group {
     pub fn new(kafka: &str, topic: &str, redis: &OwnRedis, connector: &str) -> Self {
-        let setup = Setup::new(kafka, topic, &Sink::File, connector);
+        Self::with_sink(kafka, topic, redis, &Sink::File, connector)
+    }
+
+    pub fn with_sink(kafka: &str, topic: &str, redis: &OwnRedis, sink: &Sink, connector: &str) -> Self {
+        let setup = Setup::new(kafka, topic, sink, connector);
         Self { setup, kafka: kafka.to_owned(), redis: redis.url(), more: String::new() }
     }
 
@@ -144,7 +161,7 @@ impl Group {
         let text = format!(
             "worker: {{ id: {id}{more} }}\nkafka: {{ bootstrap_servers: [\"{}\"] }}\ncoordination: {{ url: \"{}\" }}\n\
              spool: {{ dir: \"{}\" }}\nhttp: {{ listen: \"127.0.0.1:0\" }}\nshutdown_timeout: 20s\n{}\n",
-            self.kafka,
+            self.kafka.replace(',', "\", \""),
             self.redis,
             spool.display(),
             self.more

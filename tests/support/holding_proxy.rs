@@ -15,9 +15,18 @@ pub struct HoldingProxy {
     shared: Arc<Shared>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Uploads {
+    /// Forwarded.
+    Through,
+    Held,
+    /// Forwarded, those that were held, too.
+    Delivered,
+}
+
 #[derive(Debug)]
 struct Shared {
-    holding: watch::Sender<bool>,
+    uploads: watch::Sender<Uploads>,
     held: watch::Sender<u64>,
 }
 
@@ -27,7 +36,7 @@ impl HoldingProxy {
         let store = endpoint.strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { holding: watch::Sender::new(false), held: watch::Sender::new(0) });
+        let shared = Arc::new(Shared { uploads: watch::Sender::new(Uploads::Through), held: watch::Sender::new(0) });
         let accepted = Arc::clone(&shared);
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -41,14 +50,19 @@ impl HoldingProxy {
     pub async fn hold(&self) {
         let mut held = self.shared.held.subscribe();
         let before = *held.borrow_and_update();
-        self.shared.holding.send_replace(true);
+        self.shared.uploads.send_replace(Uploads::Held);
         let first = tokio::time::timeout(Duration::from_secs(60), held.wait_for(|held| *held > before)).await;
         first.expect("no upload within a minute").unwrap();
     }
 
     /// From now on everything is forwarded; what was held never is.
     pub fn release(&self) {
-        self.shared.holding.send_replace(false);
+        self.shared.uploads.send_replace(Uploads::Through);
+    }
+
+    /// From now on everything is forwarded, what was held, too.
+    pub fn deliver(&self) {
+        self.shared.uploads.send_replace(Uploads::Delivered);
     }
 }
 
@@ -63,13 +77,22 @@ async fn forward(mut client: TcpStream, store: String, shared: Arc<Shared>) {
             if read == 0 {
                 return;
             }
-            if *shared.holding.borrow() && is_data(&buffer[..read]) {
+            let mut bytes = buffer[..read].to_vec();
+            if *shared.uploads.borrow() == Uploads::Held && is_data(&bytes) {
+                let mut uploads = shared.uploads.subscribe();
                 shared.held.send_modify(|held| *held += 1);
-                // Until the client gives up or dies: nothing of it reaches the store.
-                while from_client.read(&mut buffer).await.unwrap_or(0) > 0 {}
-                return;
+                // Until the client gives up or dies: nothing of it reaches the store, unless it is to be delivered.
+                loop {
+                    tokio::select! {
+                        read = from_client.read(&mut buffer) => match read.unwrap_or(0) {
+                            0 => return,
+                            read => bytes.extend_from_slice(&buffer[..read]),
+                        },
+                        Ok(_) = uploads.wait_for(|uploads| *uploads == Uploads::Delivered) => break,
+                    }
+                }
             }
-            if to_server.write_all(&buffer[..read]).await.is_err() {
+            if to_server.write_all(&bytes).await.is_err() {
                 return;
             }
         }

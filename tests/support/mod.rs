@@ -14,6 +14,7 @@ pub mod group;
 pub mod holding_proxy;
 pub mod kafka;
 pub mod librdkafka;
+pub mod own;
 pub mod process;
 pub mod s3_server;
 

@@ -63,6 +63,7 @@ impl Setup {
     /// Rewrites worker.yaml; port 0 lets the system choose.
     pub fn write_worker(&self, kafka: &str, id: &str, http_port: u16) {
         let spool = self.spool();
+        let kafka = kafka.replace(',', "\", \"");
         fs::write(
             self.path("worker.yaml"),
             format!(
@@ -97,10 +98,19 @@ impl Setup {
 
     /// The same with other settings of the worker.
     pub fn start_with(&self, settings: &str, arguments: &[&str], log: &str) -> Running {
+        self.start_under(&[], settings, arguments, log)
+    }
+
+    /// The same, started by another program.
+    pub fn start_under(&self, starter: &[&str], settings: &str, arguments: &[&str], log: &str) -> Running {
         let log = self.path(log);
         let before = fs::metadata(&log).map_or(0, |found| found.len());
         let out = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_sluice"));
+        let sluice = env!("CARGO_BIN_EXE_sluice");
+        let mut command = Command::new(starter.first().unwrap_or(&sluice));
+        if let [_, more @ ..] = starter {
+            command.args(more).arg(sluice);
+        }
         command.arg("run").args(arguments).arg("--config").arg(self.path(settings));
         command.arg("--connectors").arg(self.path("connectors"));
         if let Sink::Minio { key, secret, .. } = &self.sink {
@@ -141,7 +151,12 @@ impl Setup {
     }
 
     fn verify_against(&self, expected: &[&str]) {
-        let output = Command::new(tool("dev/verify-archive")).arg(self.archive()).args(expected).output().unwrap();
+        let mut command = Command::new(tool("dev/verify-archive"));
+        if let Sink::Minio { endpoint, key, secret, .. } = &self.sink {
+            command.env("SLUICE_TEST_MINIO", endpoint);
+            command.env("SLUICE_TEST_MINIO_KEY", key).env("SLUICE_TEST_MINIO_SECRET", secret);
+        }
+        let output = command.arg(self.archive()).args(expected).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         println!("{text}");
         assert!(output.status.success(), "the archive is not exact: {text}");

@@ -26,6 +26,8 @@ pub enum Play {
     Oss,
     /// OSS with versioning: x-oss-forbid-overwrite is ignored.
     OssVersioned,
+    /// S3 that does not know If-None-Match.
+    Overwrites,
 }
 
 /// One request as it came.
@@ -237,7 +239,7 @@ fn act(state: &State, seen: &Seen, bucket: &str, body: Bytes) -> Answer {
     if bucket != BUCKET {
         return refuse(404, "NoSuchBucket", "the specified bucket does not exist");
     }
-    let oss = state.play != Play::S3;
+    let oss = matches!(state.play, Play::Oss | Play::OssVersioned);
     check_rules(seen, oss)?;
     let has_body = seen.method == Method::PUT;
     if has_body {

@@ -98,11 +98,11 @@ impl Root {
         let fault = match failure.error.kind() {
             io::ErrorKind::NotFound if self.vanished() => Fault::NoBucket,
             io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Fault::Denied,
+            io::ErrorKind::InvalidData => Fault::Body,
             io::ErrorKind::NotADirectory
             | io::ErrorKind::IsADirectory
             | io::ErrorKind::InvalidFilename
             | io::ErrorKind::InvalidInput
-            | io::ErrorKind::InvalidData
             | io::ErrorKind::Unsupported
             | io::ErrorKind::FileTooLarge => Fault::Invalid,
             _ => Fault::Transient,

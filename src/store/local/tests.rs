@@ -33,7 +33,7 @@ async fn a_spooled_file_is_linked_not_copied() {
     let spooled = dir.path().join("spooled");
     fs::write(&spooled, "sealed").unwrap();
     let store = LocalStore::open(dir.path().join("store")).unwrap();
-    let file = Body::File { path: spooled.clone(), len: 6 };
+    let file = Body::File { path: spooled.clone(), len: 6, crc: None };
     assert_eq!(store.create("a/b", &file, None).await.unwrap(), Created::New);
     let placed = dir.path().join("store/a/b");
     assert_eq!(fs::metadata(&placed).unwrap().ino(), fs::metadata(&spooled).unwrap().ino());

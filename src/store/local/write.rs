@@ -14,7 +14,7 @@
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -25,6 +25,8 @@ use super::{Doing, Failure};
 
 /// Directories that are remembered as settled; over it they are looked at again.
 const MAX_SETTLED: usize = 4096;
+const READ_BYTES: usize = 256 << 10;
+const READING: &str = "reading the spooled file";
 
 #[derive(Debug)]
 pub(super) struct Writer {
@@ -44,8 +46,8 @@ impl Writer {
     /// Creates the file `path`, which is below the root.
     pub(super) fn create(&self, path: &Path, body: &Body) -> Result<Created, Failure> {
         let dir = path.parent().unwrap_or(&self.root);
-        if let Body::File { path: source, len } = body {
-            sync_source(source, *len)?;
+        if let Body::File { path: source, len, crc } = body {
+            sync_source(source, *len, *crc)?;
         }
         self.settle(dir)?;
         match self.place(path, dir, body) {
@@ -154,22 +156,37 @@ fn exists(path: &Path) -> Result<bool, Failure> {
     fs::exists(path).doing("stat")
 }
 
-fn sync_source(source: &Path, len: u64) -> Result<(), Failure> {
-    let file = source_file(source, len)?;
+fn sync_source(source: &Path, len: u64, crc: Option<u32>) -> Result<(), Failure> {
+    let mut file = source_file(source, len)?;
+    if crc.is_some() {
+        let found = crc_of(&mut file).doing(READING)?;
+        super::super::check_crc(source, found, crc).map_err(unusable)?;
+    }
     file.sync_all().doing("fsync of the spooled file")
 }
 
-fn source_file(source: &Path, len: u64) -> Result<File, Failure> {
-    // A lost or changed body never heals by trying again; it is not the store's NotFound.
-    let bad = |why: String| Failure {
-        doing: "reading the spooled file",
-        error: io::Error::new(io::ErrorKind::InvalidData, why),
-    };
-    let meta = fs::symlink_metadata(source).map_err(|e| bad(format!("{}: {e}", source.display())))?;
-    if !meta.is_file() || meta.len() != len {
-        return Err(bad(format!("{} has {} bytes, {len} were announced", source.display(), meta.len())));
+fn crc_of(file: &mut File) -> io::Result<u32> {
+    let mut buffer = vec![0; READ_BYTES];
+    let mut crc = 0;
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(crc),
+            n => crc = crc32c::crc32c_append(crc, &buffer[..n]),
+        }
     }
-    File::open(source).map_err(|e| bad(format!("{}: {e}", source.display())))
+}
+
+/// A lost or changed body never heals by trying again; it is not the store's NotFound.
+fn unusable(why: String) -> Failure {
+    Failure { doing: READING, error: io::Error::new(io::ErrorKind::InvalidData, why) }
+}
+
+fn source_file(source: &Path, len: u64) -> Result<File, Failure> {
+    let meta = fs::symlink_metadata(source).map_err(|e| unusable(format!("{}: {e}", source.display())))?;
+    if !meta.is_file() || meta.len() != len {
+        return Err(unusable(format!("{} has {} bytes, {len} were announced", source.display(), meta.len())));
+    }
+    File::open(source).map_err(|e| unusable(format!("{}: {e}", source.display())))
 }
 
 /// Writes the body to a new file and makes it durable.
@@ -178,7 +195,7 @@ fn fill(file: &mut File, body: &Body) -> Result<(), Failure> {
     let _ = file.try_lock();
     match body {
         Body::Bytes(bytes) => file.write_all(bytes).doing("write")?,
-        Body::File { path, len } => {
+        Body::File { path, len, .. } => {
             let copied = io::copy(&mut source_file(path, *len)?, file).doing("copying the spooled file")?;
             if copied != *len {
                 let why = format!("{copied} bytes copied, {len} were announced");

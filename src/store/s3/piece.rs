@@ -41,7 +41,8 @@ impl Piece {
         }
     }
 
-    pub(super) async fn checksum(&self, kind: Checksum) -> io::Result<String> {
+    /// The checksum as its header wants it, and the CRC32C.
+    pub(super) async fn checksum(&self, kind: Checksum) -> io::Result<(String, u32)> {
         match self.clone() {
             Self::Bytes(bytes) => digest(kind, &mut &bytes[..], bytes.len() as u64),
             Self::File { path, offset, len } => {
@@ -66,8 +67,8 @@ impl Piece {
     }
 }
 
-/// The checksum of the next `len` bytes in base64, as its header wants it.
-fn digest(kind: Checksum, input: &mut impl Read, len: u64) -> io::Result<String> {
+/// The checksum of the next `len` bytes in base64, as its header wants it, and their CRC32C.
+fn digest(kind: Checksum, input: &mut impl Read, len: u64) -> io::Result<(String, u32)> {
     let mut input = input.take(len);
     let mut buffer = vec![0; READ_BYTES];
     let (mut crc, mut md5, mut seen) = (0, Md5::new(), 0);
@@ -76,19 +77,20 @@ fn digest(kind: Checksum, input: &mut impl Read, len: u64) -> io::Result<String>
         if n == 0 {
             break;
         }
-        match kind {
-            Checksum::Crc32c => crc = crc32c::crc32c_append(crc, &buffer[..n]),
-            Checksum::Md5 => md5.update(&buffer[..n]),
+        crc = crc32c::crc32c_append(crc, &buffer[..n]);
+        if kind == Checksum::Md5 {
+            md5.update(&buffer[..n]);
         }
         seen += n as u64;
     }
     if seen < len {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, format!("{seen} of {len} bytes are there")));
     }
-    Ok(aws_smithy_types::base64::encode(match kind {
+    let sum = aws_smithy_types::base64::encode(match kind {
         Checksum::Crc32c => crc.to_be_bytes().to_vec(),
         Checksum::Md5 => md5.finalize().to_vec(),
-    }))
+    });
+    Ok((sum, crc))
 }
 
 /// Whether the file is what it was announced to be; `Err` is what it is instead.
@@ -107,8 +109,8 @@ mod tests {
     #[test]
     fn checksums_are_those_of_their_headers() {
         let sum = |kind, len| digest(kind, &mut &b"123456789"[..], len);
-        assert_eq!(sum(Checksum::Crc32c, 9).unwrap(), "4waSgw==");
-        assert_eq!(sum(Checksum::Md5, 9).unwrap(), "JfnnlDI7RTiF9RgfG2JNCw==");
+        assert_eq!(sum(Checksum::Crc32c, 9).unwrap(), ("4waSgw==".to_owned(), 0xe306_9283));
+        assert_eq!(sum(Checksum::Md5, 9).unwrap(), ("JfnnlDI7RTiF9RgfG2JNCw==".to_owned(), 0xe306_9283));
         assert_eq!(sum(Checksum::Md5, 10).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -18,7 +18,7 @@ use super::errors::Answer;
 use super::piece::{Piece, check_file};
 use super::{Inner, SdkError};
 use crate::store::retry::Backoff;
-use crate::store::{Body, Created, Fault, StoreError};
+use crate::store::{Body, Created, Fault, StoreError, check_crc};
 
 /// Every store takes parts of this size.
 pub(super) const MIN_PART_BYTES: u64 = 5 << 20;
@@ -47,12 +47,21 @@ pub(super) async fn create(
     {
         return Err(store.error(Fault::Invalid, "create", key, format!("the intent id {id:?} can't be a header")));
     }
-    if let Body::File { path, len } = body {
-        check_file(path, *len).await.map_err(|why| store.error(Fault::Invalid, "create", key, why))?;
+    if let Body::File { path, len, .. } = body {
+        check_file(path, *len).await.map_err(|why| store.error(Fault::Body, "create", key, why))?;
     }
     let attributes = store.dialect.attributes(key, intent_id);
     let write = Write { store, key, full, body };
     if body.len() <= store.part_bytes { write.put(attributes).await } else { write.multipart(attributes).await }
+}
+
+/// What one request sends.
+struct Prepared {
+    /// This or the next is set.
+    content_md5: Option<String>,
+    crc_header: Option<String>,
+    crc: u32,
+    content: ByteStream,
 }
 
 /// One object on its way.
@@ -82,23 +91,35 @@ impl Write<'_> {
         }
     }
 
-    /// Checksum for Content-MD5 and for x-amz-checksum-crc32c, one of which is set, and the content.
-    async fn prepared(&self, piece: &Piece) -> Result<(Option<String>, Option<String>, ByteStream), StoreError> {
+    async fn prepared(&self, piece: &Piece) -> Result<Prepared, StoreError> {
         let kind = self.store.dialect.checksum();
-        let unreadable =
-            |why: String| self.store.error(Fault::Invalid, "create", self.key, format!("reading the body: {why}"));
-        let sum = piece.checksum(kind).await.map_err(|e| unreadable(e.to_string()))?;
-        let stream = piece.stream().await.map_err(unreadable)?;
-        Ok(match kind {
-            Checksum::Md5 => (Some(sum), None, stream),
-            Checksum::Crc32c => (None, Some(sum), stream),
-        })
+        let unreadable = |why: String| self.unusable(format!("reading the body: {why}"));
+        let (sum, crc) = piece.checksum(kind).await.map_err(|e| unreadable(e.to_string()))?;
+        let content = piece.stream().await.map_err(unreadable)?;
+        let (content_md5, crc_header) = match kind {
+            Checksum::Md5 => (Some(sum), None),
+            Checksum::Crc32c => (None, Some(sum)),
+        };
+        Ok(Prepared { content_md5, crc_header, crc, content })
+    }
+
+    fn unusable(&self, why: String) -> StoreError {
+        self.store.error(Fault::Body, "create", self.key, why)
+    }
+
+    /// Whether what was read is what was announced. The store has the same checksums, of what arrives.
+    fn check(&self, found: u32) -> Result<(), StoreError> {
+        match self.body {
+            Body::File { path, crc, .. } => check_crc(path, found, *crc).map_err(|why| self.unusable(why)),
+            Body::Bytes(_) => Ok(()),
+        }
     }
 
     async fn put(&self, mut headers: Headers) -> Result<Created, StoreError> {
         let _turn = self.turn().await?;
         let piece = Piece::of(self.body, 0, self.body.len());
-        let (md5, crc, stream) = self.prepared(&piece).await?;
+        let Prepared { content_md5, crc_header, crc, content } = self.prepared(&piece).await?;
+        self.check(crc)?;
         headers.push(self.store.dialect.create_only());
         let sent = self
             .store
@@ -107,9 +128,9 @@ impl Write<'_> {
             .bucket(&self.store.bucket)
             .key(&self.full)
             .content_length(i64::try_from(piece.len()).unwrap_or(i64::MAX))
-            .set_content_md5(md5)
-            .set_checksum_crc32_c(crc)
-            .body(stream)
+            .set_content_md5(content_md5)
+            .set_checksum_crc32_c(crc_header)
+            .body(content)
             .customize()
             .config_override(self.store.with_time_for(piece.len()))
             .mutate_request(move |request| set_headers(request, &headers))
@@ -146,7 +167,10 @@ impl Write<'_> {
         };
         let mut upload = Upload { store: Arc::clone(store), full: self.full.clone(), id, open: true };
         let outcome = match self.parts(&upload.id).await {
-            Ok(parts) => self.complete(&upload.id, parts).await,
+            Ok((parts, crc)) => match self.check(crc) {
+                Ok(()) => self.complete(&upload.id, parts).await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         match outcome {
@@ -156,18 +180,30 @@ impl Write<'_> {
         outcome
     }
 
-    async fn parts(&self, id: &str) -> Result<Vec<CompletedPart>, StoreError> {
+    /// All parts, and the CRC32C of the whole.
+    async fn parts(&self, id: &str) -> Result<(Vec<CompletedPart>, u32), StoreError> {
         let len = self.body.len();
         let part_bytes = self.store.part_bytes.max(len.div_ceil(MAX_PARTS));
         let parts = (0..len.div_ceil(part_bytes)).map(|n| {
             let offset = n * part_bytes;
             let piece = Piece::of(self.body, offset, part_bytes.min(len - offset));
-            async move { self.part_in_rounds(id, n as i32 + 1, &piece).await }
+            async move {
+                let (part, crc) = self.part_in_rounds(id, n as i32 + 1, &piece).await?;
+                Ok((part, crc, piece.len()))
+            }
         });
-        futures::stream::iter(parts).buffered(PARTS_AT_ONCE).try_collect().await
+        let sent: Vec<(CompletedPart, u32, u64)> =
+            futures::stream::iter(parts).buffered(PARTS_AT_ONCE).try_collect().await?;
+        let mut whole = 0;
+        let mut parts = Vec::with_capacity(sent.len());
+        for (part, crc, len) in sent {
+            whole = crc32c::crc32c_combine(whole, crc, len as usize);
+            parts.push(part);
+        }
+        Ok((parts, whole))
     }
 
-    async fn part_in_rounds(&self, id: &str, number: i32, piece: &Piece) -> Result<CompletedPart, StoreError> {
+    async fn part_in_rounds(&self, id: &str, number: i32, piece: &Piece) -> Result<(CompletedPart, u32), StoreError> {
         let mut backoff = Backoff::new();
         loop {
             match self.part(id, number, piece).await {
@@ -182,9 +218,9 @@ impl Write<'_> {
             && backoff.failures() < self.store.patience.part_rounds
     }
 
-    async fn part(&self, id: &str, number: i32, piece: &Piece) -> Result<CompletedPart, StoreError> {
+    async fn part(&self, id: &str, number: i32, piece: &Piece) -> Result<(CompletedPart, u32), StoreError> {
         let _turn = self.turn().await?;
-        let (md5, crc, stream) = self.prepared(piece).await?;
+        let Prepared { content_md5, crc_header, crc, content } = self.prepared(piece).await?;
         let sent = self
             .store
             .client
@@ -194,16 +230,17 @@ impl Write<'_> {
             .upload_id(id)
             .part_number(number)
             .content_length(i64::try_from(piece.len()).unwrap_or(i64::MAX))
-            .set_content_md5(md5)
-            .set_checksum_crc32_c(crc.clone())
-            .body(stream)
+            .set_content_md5(content_md5)
+            .set_checksum_crc32_c(crc_header.clone())
+            .body(content)
             .customize()
             .config_override(self.store.with_time_for(piece.len()))
             .send()
             .await
             .map_err(|error| self.failed(&error))?;
         let etag = sent.e_tag.ok_or_else(|| self.store.garbled("create", self.key, "a part has no etag"))?;
-        Ok(CompletedPart::builder().part_number(number).e_tag(etag).set_checksum_crc32_c(crc).build())
+        let part = CompletedPart::builder().part_number(number).e_tag(etag).set_checksum_crc32_c(crc_header).build();
+        Ok((part, crc))
     }
 
     async fn complete(&self, id: &str, parts: Vec<CompletedPart>) -> Result<Created, StoreError> {

@@ -40,7 +40,7 @@ impl Core {
     /// The file is complete in the spool.
     pub fn on_finished(&mut self, file: FileId, finished: FinishedFile) {
         if let Some(closed) = self.files.get_mut(file) {
-            closed.stage = Stage::Uploading { bytes: finished.bytes };
+            closed.stage = Stage::Uploading { bytes: finished.data.bytes };
             let Intent { key, id, .. } = &closed.intent;
             self.actions.push(Action::Upload { file, key: key.clone(), intent: id.clone(), finished });
         }
