@@ -1,7 +1,7 @@
 # The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
 # (default ~/.cache/sluice-dev). docs/development.md says more.
 
-.PHONY: help build demo test simulation soak bench check advisories services stop
+.PHONY: help build demo test simulation soak fuzz bench check advisories services stop
 
 HISTORIES ?= 1000000
 KILLS ?= 200
@@ -22,6 +22,9 @@ test: ## unit, property and integration tests against real Kafka, MinIO and Redi
 
 simulation: ## histories of whole tasks under every fault (HISTORIES=1000000 SEED=1)
 	dev/simulation $(HISTORIES) $(SEED)
+
+fuzz: ## damaged and hostile bytes of brokers and producers, with new seeds (SECONDS=60 for each of 15 targets)
+	SLUICE_FUZZ_SECONDS=$(or $(SECONDS),60) cargo test --locked --lib kafka::native::fuzz -- --nocapture
 
 soak: ## random faults on real processes under load (KILLS=200 SEED=..)
 	dev/soak $(KILLS) $(SEED)

@@ -146,7 +146,8 @@ pub struct Block {
     pub end_offset: i64,
     /// First offset the broker still has, where it told.
     pub log_start_offset: Option<i64>,
-    /// Leader epoch of the last batch, where the client tells: kept with a position, it shows a truncated log later.
+    /// Leader epoch of this block's batches, all of one; `None` without a batch or where the broker tells none. Kept with
+    /// `next_offset`, or with the offset after one of the records, it shows a truncated log later (KIP-320).
     pub leader_epoch: Option<i32>,
 }
 

@@ -6,50 +6,14 @@
 
 mod support;
 
-use std::process::Command;
+use std::collections::BTreeSet;
 
+use sluice::config::KafkaConfig;
 use sluice::kafka::native;
-use sluice::pipeline::source::{Isolation, SourceError};
-use support::kafka::{Oracle, Reading, address, config, ends, repository, request, sockets_to, unique};
-
-/// Brokers that live as long as this.
-struct Brokers {
-    dir: tempfile::TempDir,
-    count: usize,
-}
-
-impl Brokers {
-    fn start(count: usize) -> Self {
-        let brokers = Self { dir: tempfile::tempdir().unwrap(), count };
-        brokers.run(&["start"], &["--brokers", &count.to_string()]);
-        brokers
-    }
-
-    fn run(&self, command: &[&str], arguments: &[&str]) -> String {
-        let output = Command::new(repository().join("dev/kafka"))
-            .args(command)
-            .args(["--run-dir", &self.dir.path().display().to_string()])
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "dev/kafka {command:?}: {}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    fn address(&self) -> String {
-        let line = self.run(&["env"], &[]);
-        line.trim().strip_prefix("export SLUICE_TEST_KAFKA=").unwrap().to_owned()
-    }
-}
-
-impl Drop for Brokers {
-    fn drop(&mut self) {
-        let _ = Command::new(repository().join("dev/kafka"))
-            .args(["kill", "--run-dir", &self.dir.path().display().to_string()])
-            .args((1..=self.count).map(|broker| broker.to_string()))
-            .status();
-    }
-}
+use sluice::pipeline::source::{Isolation, Position, SourceError};
+use support::brokers::Brokers;
+use support::kafka::{Oracle, Reading, address, ends, request, sockets_to, unique};
+use support::librdkafka;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
@@ -59,7 +23,7 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
     let brokers = Brokers::start(3);
     let address = brokers.address();
     let mut oracle = Oracle::start(&address);
-    let kafka = native::connect(&config(&address)).await.unwrap();
+    let kafka = native::connect(&KafkaConfig::plaintext(&address)).await.unwrap();
     let topic = unique("moves");
     oracle.ask(&format!("create {topic} 3 3 min.insync.replicas=1"));
     let mut wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
@@ -73,6 +37,21 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
         oracle.ask(&format!("produce {topic} -1 none 300 100"));
         reading.until(&ends(&*kafka, &wanted).await).await;
     }
+    // A partition whose only copy goes to another broker, and is deleted where it was.
+    let lonely = unique("reassigned");
+    oracle.ask(&format!("create {lonely} 1 1"));
+    let mut wanted_lonely = request(&*kafka, &lonely, Isolation::ReadCommitted).await;
+    wanted_lonely.starts = vec![(0, 0)];
+    let mut lonely_reading = Reading::start(&*kafka, wanted_lonely.clone());
+    for broker in [2, 3, 1, 2] {
+        oracle.ask(&format!("produce {lonely} 0 lz4 300 100"));
+        oracle.ask(&format!("reassign {lonely} 0 {broker}"));
+        oracle.ask(&format!("produce {lonely} 0 none 300 100"));
+        lonely_reading.until(&ends(&*kafka, &wanted_lonely).await).await;
+    }
+    assert_eq!(lonely_reading.sorted(), librdkafka::read(&address, &lonely, Isolation::ReadCommitted).lines);
+    drop(lonely_reading);
+
     for round in 0..2 {
         let leader = oracle.ask(&format!("leader {topic} 0"));
         brokers.run(&["kill"], &[&leader]);
@@ -84,6 +63,7 @@ async fn reading_goes_on_through_leader_moves_and_killed_brokers() {
         eprintln!("round {round}: {} waits", reading.waits);
     }
     assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
+    assert_eq!(reading.sorted(), librdkafka::read(&address, &topic, Isolation::ReadCommitted).lines);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -94,14 +74,14 @@ async fn a_log_that_lost_its_end_is_told_as_truncated() {
     let brokers = Brokers::start(1);
     let address = brokers.address();
     let mut oracle = Oracle::start(&address);
-    let kafka = native::connect(&config(&address)).await.unwrap();
+    let kafka = native::connect(&KafkaConfig::plaintext(&address)).await.unwrap();
     let topic = unique("lost");
     oracle.ask(&format!("create {topic} 1 1"));
     oracle.ask(&format!("produce {topic} 0 lz4 100 100"));
     let wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
     let mut reading = Reading::start(&*kafka, wanted.clone());
     reading.until(&ends(&*kafka, &wanted).await).await;
-    assert_eq!(kafka.truncated_to(&topic, 0, 0, 100).await.unwrap(), None);
+    assert_eq!(reading.epochs, BTreeSet::from([Some(0)]));
 
     brokers.run(&["kill"], &["1"]);
     let log = brokers.dir.path().join(format!("kafka/1/data/{topic}-0"));
@@ -113,7 +93,14 @@ async fn a_log_that_lost_its_end_is_told_as_truncated() {
     let error = reading.failure().await;
     assert!(matches!(error, SourceError::Truncated { offset: 100, .. }), "{error}");
     assert_eq!(reading.lines.len(), 100, "nothing of the other log was read");
-    assert_eq!(kafka.truncated_to(&topic, 0, 0, 100).await.unwrap(), Some(0));
+    // The same after a restart, from a place that is there in both logs, with what was kept of the first read.
+    let mut later = wanted;
+    later.starts = vec![(0, 20)];
+    later.seen = vec![(0, Position { offset: 100, leader_epoch: Some(0) })];
+    let mut reading = Reading::start(&*kafka, later);
+    let error = reading.failure().await;
+    assert!(matches!(error, SourceError::Truncated { offset: 100, end_offset: 0, .. }), "{error}");
+    assert_eq!(reading.lines.len(), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -141,7 +128,7 @@ async fn the_replica_in_the_client_s_rack_is_read() {
     // Only broker 1 is asked for the way in, so a connection to broker 3 is one for fetches.
     let servers: Vec<&str> = address.split(',').collect();
     let port: u16 = servers[2].rsplit_once(':').unwrap().1.parse().unwrap();
-    let mut settings = config(servers[0]);
+    let mut settings = KafkaConfig::plaintext(servers[0]);
     settings.client_rack = Some("rack-3".into());
     let kafka = native::connect(&settings).await.unwrap();
     let wanted = request(&*kafka, &topic, Isolation::ReadCommitted).await;
@@ -156,4 +143,5 @@ async fn the_replica_in_the_client_s_rack_is_read() {
     oracle.ask(&format!("produce {topic} 0 lz4 500 100"));
     reading.until(&ends(&*kafka, &wanted).await).await;
     assert_eq!(reading.sorted(), oracle.dump(&topic, Isolation::ReadCommitted));
+    assert_eq!(reading.sorted(), librdkafka::read(&address, &topic, Isolation::ReadCommitted).lines);
 }

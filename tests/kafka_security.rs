@@ -6,6 +6,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sluice::config::{KafkaConfig, SaslMechanism, SecurityProtocol};
 use sluice::kafka::native;
 use sluice::pipeline::source::{Isolation, SourceError};
-use support::kafka::{HANG, Oracle, Reading, address, config, ends, repository, request, unique};
+use support::kafka::{HANG, Oracle, Reading, address, ends, repository, request, unique};
 
 const COMMITTED: Isolation = Isolation::ReadCommitted;
 
@@ -145,7 +146,7 @@ impl Broker {
     }
 
     fn sasl(&self, mechanism: SaslMechanism, password: &str) -> KafkaConfig {
-        let mut config = config(&format!("127.0.0.1:{}", self.sasl_plaintext));
+        let mut config = KafkaConfig::plaintext(&format!("127.0.0.1:{}", self.sasl_plaintext));
         config.security.protocol = SecurityProtocol::SaslPlaintext;
         config.security.sasl.mechanism = Some(mechanism);
         config.security.sasl.username = Some("alice".into());
@@ -154,7 +155,7 @@ impl Broker {
     }
 
     fn ssl(&self, ca: &str) -> KafkaConfig {
-        let mut config = config(&format!("127.0.0.1:{}", self.ssl));
+        let mut config = KafkaConfig::plaintext(&format!("127.0.0.1:{}", self.ssl));
         config.security.protocol = SecurityProtocol::Ssl;
         config.security.tls.ca_file = Some(self.file(ca));
         config.security.tls.cert_file = Some(self.file("client.pem"));
@@ -277,7 +278,28 @@ async fn every_way_in_works_and_every_wrong_one_is_named() {
     let refused = refusal(&anonymous).await;
     assert!(refused.to_lowercase().contains("certificate"), "{refused}");
 
+    // Certificates and passwords are read again for each connection: a cluster that is connected takes up new ones.
+    let mut renewed = broker.ssl("renewed.pem");
+    std::fs::copy(broker.file("ca.pem"), broker.file("renewed.pem")).unwrap();
+    let kafka = native::connect(&renewed).await.unwrap();
+    let wanted = request(&*kafka, &topic, COMMITTED).await;
+    std::fs::copy(broker.file("other-ca.pem"), broker.file("renewed.pem")).unwrap();
+    let error = Reading::start(&*kafka, wanted.clone()).failure().await;
+    assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("certificate")), "{error}");
+    std::fs::copy(broker.file("ca.pem"), broker.file("renewed.pem")).unwrap();
+    Reading::start(&*kafka, wanted).until(&BTreeMap::from([(0, 100)])).await;
+    renewed = broker.sasl(SaslMechanism::Plain, "secret");
+    renewed.security.sasl.password_file = Some(broker.file("password"));
+    std::fs::write(broker.file("password"), "secret").unwrap();
+    let kafka = native::connect(&renewed).await.unwrap();
+    let wanted = request(&*kafka, &topic, COMMITTED).await;
+    std::fs::write(broker.file("password"), "outdated").unwrap();
+    let error = Reading::start(&*kafka, wanted).failure().await;
+    assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("AUTHENTICATION")), "{error}");
+
     let kafka = native::connect(&broker.sasl(SaslMechanism::Plain, "secret")).await.unwrap();
+    let error = kafka.retention(&topic).await.unwrap_err();
+    assert!(matches!(&error, SourceError::Refused { what, .. } if what.contains("settings")), "{error}");
     let error = kafka.topic(&secret).await.unwrap_err();
     assert!(
         matches!(&error, SourceError::Refused { message, .. } if message.contains("TOPIC_AUTHORIZATION_FAILED")),
@@ -285,7 +307,7 @@ async fn every_way_in_works_and_every_wrong_one_is_named() {
     );
 
     // A plain client at a TLS listener, and the other way round.
-    let mut wrong_way = config(&format!("127.0.0.1:{}", broker.ssl));
+    let mut wrong_way = KafkaConfig::plaintext(&format!("127.0.0.1:{}", broker.ssl));
     let error = native::connect(&wrong_way).await.unwrap_err();
     assert!(error.to_string().contains("TLS"), "{error}");
     wrong_way = broker.ssl("ca.pem");

@@ -38,6 +38,22 @@ pub struct KafkaConfig {
     pub group_offsets: bool,
 }
 
+impl KafkaConfig {
+    /// Brokers (`host:port`, separated by commas) without TLS and SASL, everything else left out.
+    pub fn plaintext(bootstrap_servers: &str) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.split(',').map(str::to_owned).collect(),
+            security: KafkaSecurity {
+                protocol: SecurityProtocol::Plaintext,
+                sasl: SaslConfig::default(),
+                tls: TlsConfig { ca_file: None, cert_file: None, key_file: None, verify_hostname: true },
+            },
+            client_rack: None,
+            group_offsets: false,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SecurityProtocol {
     Plaintext,

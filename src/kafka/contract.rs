@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::kafka::memory::{MemoryKafka, MemoryRecord};
 use crate::pipeline::budget::{Budget, Permit};
-use crate::pipeline::source::{At, Isolation, Kafka, ReadRequest, SourceError, SourceEvent};
+use crate::pipeline::source::{At, Isolation, Kafka, Position, ReadRequest, SourceError, SourceEvent};
 use crate::record::Block;
 
 /// A cluster that a test fills, and the client under test connected to it.
@@ -223,6 +223,7 @@ impl Reading {
                 topic_id: None,
                 isolation: Isolation::ReadCommitted,
                 starts: starts.to_vec(),
+                seen: Vec::new(),
                 budget: budget.clone(),
             },
         )
@@ -334,6 +335,7 @@ async fn memory_shows_recreated_topics_and_open_transactions() {
         topic_id,
         isolation: Isolation::ReadCommitted,
         starts: vec![(0, 0)],
+        seen: Vec::new(),
         budget: Budget::new(1 << 20),
     };
     let mut reading = Reading::with_request(&kafka, request.clone());
@@ -346,4 +348,31 @@ async fn memory_shows_recreated_topics_and_open_transactions() {
     kafka.append("t", 0, (0..20).map(record));
     let error = Reading::with_request(&kafka, request).failure().await;
     assert!(matches!(error, SourceError::Recreated { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn memory_tells_truncations_by_epochs() {
+    let kafka = MemoryKafka::default();
+    kafka.create_topic("t", 1);
+    kafka.append("t", 0, (0..10).map(record));
+    let request = |start, seen| ReadRequest {
+        topic: "t".into(),
+        topic_id: None,
+        isolation: Isolation::ReadCommitted,
+        starts: vec![(0, start)],
+        seen,
+        budget: Budget::new(1 << 20),
+    };
+    let mut running = Reading::with_request(&kafka, request(0, Vec::new()));
+    assert_eq!(running.block().await.0.leader_epoch, Some(0));
+    kafka.truncate("t", 0, 6);
+    kafka.append("t", 0, (6..30).map(record));
+    let error = running.failure().await;
+    assert!(matches!(error, SourceError::Truncated { offset: 10, end_offset: 6, .. }), "{error}");
+    let seen = |offset| vec![(0, Position { offset, leader_epoch: Some(0) })];
+    let error = Reading::with_request(&kafka, request(2, seen(7))).failure().await;
+    assert!(matches!(error, SourceError::Truncated { offset: 7, end_offset: 6, .. }), "{error}");
+    let mut same = Reading::with_request(&kafka, request(2, seen(6)));
+    let epochs = [same.block().await.0.leader_epoch, same.block().await.0.leader_epoch];
+    assert_eq!(epochs, [Some(0), Some(1)], "a block is of one epoch");
 }

@@ -12,7 +12,7 @@ use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::Record;
 
-use crate::config::{KafkaConfig, KafkaSecurity, SaslConfig, SecurityProtocol, TlsConfig};
+use crate::config::KafkaConfig;
 use crate::kafka::contract::{self, Cluster};
 use crate::kafka::memory::MemoryRecord;
 use crate::kafka::native;
@@ -28,19 +28,6 @@ pub(super) fn address() -> Option<String> {
         eprintln!("not run: SLUICE_TEST_KAFKA names no Kafka");
     }
     address
-}
-
-pub(super) fn config(address: &str) -> KafkaConfig {
-    KafkaConfig {
-        bootstrap_servers: address.split(',').map(str::to_owned).collect(),
-        security: KafkaSecurity {
-            protocol: SecurityProtocol::Plaintext,
-            sasl: SaslConfig::default(),
-            tls: TlsConfig { ca_file: None, cert_file: None, key_file: None, verify_hostname: true },
-        },
-        client_rack: None,
-        group_offsets: false,
-    }
 }
 
 /// Keeps the topics of one run of the tests apart from those of another.
@@ -99,6 +86,6 @@ impl Cluster for RealCluster {
 #[tokio::test]
 async fn native_keeps_the_contract() {
     let Some(address) = address() else { return };
-    let kafka = native::connect(&config(&address)).await.unwrap();
+    let kafka = native::connect(&KafkaConfig::plaintext(&address)).await.unwrap();
     contract::run(&RealCluster::new(&address, kafka).await, &prefix("native")).await;
 }

@@ -3,7 +3,7 @@
 //!
 //! Owns: topics whose logs tests append to, cut and recreate. Does not own: anything of the wire protocol.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::pipeline::source::{
-    At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicId, TopicInfo,
+    At, Isolation, Kafka, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicId, TopicInfo,
 };
 use crate::record::{Block, BlockBuilder, write_header};
 
@@ -43,6 +43,17 @@ pub struct MemoryKafka {
 struct State {
     topics: BTreeMap<String, Topic>,
     topics_made: u128,
+    commits: Vec<Commit>,
+    compacted: BTreeSet<String>,
+}
+
+/// Offsets that were copied to a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    pub group: String,
+    pub topic: String,
+    /// (partition, next offset).
+    pub offsets: Vec<(i32, i64)>,
 }
 
 #[derive(Debug)]
@@ -51,9 +62,11 @@ struct Topic {
     partitions: Vec<Log>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Log {
     records: Vec<(i64, MemoryRecord)>,
+    /// (leader epoch, first offset), ascending in both; never empty.
+    epochs: Vec<(i32, i64)>,
     start: i64,
     end: i64,
     /// End for readers of committed records, where a transaction is open.
@@ -61,7 +74,28 @@ struct Log {
     failure: Option<SourceError>,
 }
 
+impl Default for Log {
+    fn default() -> Self {
+        let (records, epochs) = (Vec::new(), vec![(0, 0)]);
+        Self { records, epochs, start: 0, end: 0, stable_end: None, failure: None }
+    }
+}
+
 impl Log {
+    /// The epoch that `offset` is written in, and where it ends.
+    fn epoch_at(&self, offset: i64) -> (i32, i64) {
+        let next = self.epochs.partition_point(|&(_, first)| first <= offset);
+        let epoch = self.epochs.get(next.saturating_sub(1)).map_or(0, |&(epoch, _)| epoch);
+        (epoch, self.epochs.get(next).map_or(self.end, |&(_, first)| first))
+    }
+
+    /// Where the log leaves the one that a position was read from.
+    fn diverged(&self, seen: Position) -> Option<i64> {
+        let next = self.epochs.iter().find(|&&(epoch, _)| epoch > seen.leader_epoch.unwrap_or(i32::MAX));
+        let end = next.map_or(self.end, |&(_, first)| first);
+        (end < seen.offset && seen.leader_epoch.is_some()).then_some(end)
+    }
+
     fn readable_end(&self, isolation: Isolation) -> i64 {
         match (isolation, self.stable_end) {
             (Isolation::ReadCommitted, Some(end)) => end,
@@ -129,17 +163,34 @@ impl MemoryKafka {
         });
     }
 
-    /// Removes the records from `offset` on, as an unclean election does.
+    /// Removes the records at these offsets and makes the topic a compacted one.
+    pub fn compact(&self, topic: &str, partition: i32, gone: &[i64]) {
+        self.change(|state| {
+            state.compacted.insert(topic.to_owned());
+        });
+        self.change_log(topic, partition, |log| log.records.retain(|(at, _)| !gone.contains(at)));
+    }
+
+    /// Removes the records from `offset` on, as an unclean election does: what is appended then is of a new leader epoch.
     pub fn truncate(&self, topic: &str, partition: i32, offset: i64) {
         self.change_log(topic, partition, |log| {
             log.records.retain(|&(at, _)| at < offset);
             log.end = offset.clamp(log.start, log.end);
+            let epoch = log.epochs.last().map_or(0, |&(epoch, _)| epoch) + 1;
+            let end = log.end;
+            log.epochs.retain(|&(_, first)| first < end);
+            log.epochs.push((epoch, end));
         });
     }
 
     /// The next look of a reader at this partition ends with this error: an unreachable one is retried, another final.
     pub fn fail_once(&self, topic: &str, partition: i32, error: SourceError) {
         self.change_log(topic, partition, |log| log.failure = Some(error));
+    }
+
+    /// Every commit so far.
+    pub fn commits(&self) -> Vec<Commit> {
+        self.lock().commits.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -157,8 +208,9 @@ impl MemoryKafka {
     }
 
     /// What a reader at `offset` sees now: a block, nothing new, or an error.
-    fn look(&self, request: &ReadRequest, at: &Position) -> Result<Option<Block>, SourceError> {
-        let Position { partition, offset, end_offset } = *at;
+    fn look(&self, request: &ReadRequest, at: &Place) -> Result<Option<Block>, SourceError> {
+        let Place { partition, position, end_offset, .. } = *at;
+        let offset = position.offset;
         let mut state = self.lock();
         let no_topic = || SourceError::NoTopic { topic: request.topic.clone() };
         let topic = state.topics.get(&request.topic).ok_or_else(no_topic)?;
@@ -172,6 +224,12 @@ impl MemoryKafka {
         let log = state.log(&request.topic, partition).ok_or_else(no_topic)?;
         if let Some(error) = log.failure.take() {
             return Err(error);
+        }
+        for seen in at.seen.into_iter().chain([position]) {
+            if let Some(end_offset) = log.diverged(seen) {
+                let topic = request.topic.clone();
+                return Err(SourceError::Truncated { topic, partition, offset: seen.offset, end_offset });
+            }
         }
         if offset < log.start || offset > log.end {
             return Err(SourceError::OutOfRange {
@@ -187,11 +245,13 @@ impl MemoryKafka {
             return Ok(None);
         }
         let first = log.records.partition_point(|&(at, _)| at < offset);
-        let last = log.records.partition_point(|&(at, _)| at < end).max(first);
+        let (epoch, epoch_end) = log.epoch_at(offset);
+        let end_here = end.min(epoch_end);
+        let last = log.records.partition_point(|&(at, _)| at < end_here).max(first);
         let taken = &log.records[first..last.min(first + self.block_records)];
         let next_offset = match taken.last() {
             Some(&(at, _)) if taken.len() < last - first => at + 1,
-            _ => end.max(offset),
+            _ => end_here.max(offset),
         };
         let mut block = BlockBuilder::default();
         for (at, record) in taken {
@@ -211,29 +271,36 @@ impl MemoryKafka {
         }
         let mut block = block.finish(partition, next_offset, end);
         block.log_start_offset = Some(log.start);
+        block.leader_epoch = Some(epoch).filter(|_| next_offset > offset);
         Ok(Some(block))
     }
 
     /// Sends blocks of the partitions in turn until nobody listens.
     async fn run(self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) {
         let mut changes = self.changes.subscribe();
-        let mut positions: Vec<Position> = request
+        let seen = |wanted| request.seen.iter().find(|(partition, _)| *partition == wanted).map(|(_, seen)| *seen);
+        let mut places: Vec<Place> = request
             .starts
             .iter()
-            .map(|&(partition, offset)| Position { partition, offset, end_offset: None })
+            .map(|&(partition, offset)| Place {
+                partition,
+                position: Position { offset, leader_epoch: None },
+                seen: seen(partition),
+                end_offset: None,
+            })
             .collect();
         while !events.is_closed() {
             changes.borrow_and_update();
             let mut idle = true;
             let mut index = 0;
-            while let Some(position) = positions.get_mut(index) {
-                let Position { partition, offset, .. } = *position;
+            while let Some(place) = places.get_mut(index) {
+                let Place { partition, position: Position { offset, .. }, .. } = *place;
                 index += 1;
-                let event = match self.look(&request, position) {
+                let event = match self.look(&request, place) {
                     Ok(None) => continue,
                     Ok(Some(block)) => {
-                        position.offset = block.next_offset;
-                        position.end_offset = Some(block.end_offset);
+                        place.position = place.position.after(&block);
+                        place.end_offset = Some(block.end_offset);
                         let permit = tokio::select! {
                             () = events.closed() => return,
                             permit = request.budget.reserve(block.memory_bytes()) => permit,
@@ -245,7 +312,7 @@ impl MemoryKafka {
                     }
                     Err(error) => {
                         index -= 1;
-                        positions.remove(index);
+                        places.remove(index);
                         SourceEvent::Failed { partition, offset, error }
                     }
                 };
@@ -254,7 +321,7 @@ impl MemoryKafka {
                     return;
                 }
             }
-            if positions.is_empty() {
+            if places.is_empty() {
                 return;
             }
             if idle {
@@ -275,11 +342,12 @@ impl State {
     }
 }
 
-/// Where a reader stands, and the end that it told of last.
+/// Where a reader stands, what a former one saw, and the end that it told of last.
 #[derive(Debug)]
-struct Position {
+struct Place {
     partition: i32,
-    offset: i64,
+    position: Position,
+    seen: Option<Position>,
     end_offset: Option<i64>,
 }
 
@@ -301,6 +369,10 @@ impl Kafka for MemoryKafka {
         }))
     }
 
+    async fn is_compacted(&self, topic: &str) -> Result<bool, SourceError> {
+        Ok(self.lock().compacted.contains(topic))
+    }
+
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError> {
         let mut state = self.lock();
         let log = state.log(topic, partition).ok_or_else(|| SourceError::NoTopic { topic: topic.to_owned() })?;
@@ -312,6 +384,12 @@ impl Kafka for MemoryKafka {
                 log.records.iter().find(|(_, record)| record.timestamp_ms >= ms).map_or(end, |&(at, _)| at.min(end))
             }
         })
+    }
+
+    async fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), SourceError> {
+        let commit = Commit { group: group.to_owned(), topic: topic.to_owned(), offsets: offsets.to_vec() };
+        self.lock().commits.push(commit);
+        Ok(())
     }
 
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader {

@@ -171,6 +171,12 @@ impl State {
             }
             self.short.remove(id);
         }
+        for (&partition, &position) in &commit.seen {
+            let before = self.seen.insert(partition, position);
+            if before.is_some_and(|before| before.offset > position.offset) {
+                return Err(format!("what was seen of partition {partition} goes back to {}", position.offset));
+            }
+        }
         for (&partition, &offset) in &commit.lows {
             self.move_low(partition, offset, commit.time_ms)?;
         }
@@ -228,6 +234,9 @@ impl State {
                 } else if let Some(mark) = marks.get_mut(&partition) {
                     *mark = (*mark).min(marks_to);
                 }
+            }
+            if restart.is_none() || self.seen.get(&partition).is_some_and(|seen| seen.offset > marks_to) {
+                self.seen.remove(&partition);
             }
             match restart {
                 Some(_) => self.lows.insert(partition, Low { offset: low, since_ms: time_ms }),

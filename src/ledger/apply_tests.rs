@@ -44,6 +44,7 @@ impl Log {
         self.push(Entry::Commit(Commit {
             seal: seal.to_vec(),
             replaced: Vec::new(),
+            seen: BTreeMap::new(),
             done: done.iter().map(|intent| intent.id.clone()).collect(),
             lows: lows.iter().copied().collect(),
             time_ms: self.0.len() as i64 * 10,

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::digest::ContentDigest;
-use crate::pipeline::source::TopicId;
+use crate::pipeline::source::{Position, TopicId};
 
 /// Random proof of owning a task, 32 hex digits; new with each takeover.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -158,6 +158,9 @@ pub struct Commit {
     /// Lows that moved.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub lows: BTreeMap<i32, i64>,
+    /// Where the highest sealed record of a partition lies in Kafka's history, where that is known and higher than before.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub seen: BTreeMap<i32, Position>,
     pub time_ms: i64,
 }
 

@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::pipeline::source::Position;
+
 use super::entry::{Identity, Intent, IntentId, Lane, Pending, SettingsRecord, Token};
 
 /// The offset below which every record of a partition is in a finished object or was skipped by rule.
@@ -40,6 +42,10 @@ pub struct State {
     pub marks: BTreeMap<Lane, BTreeMap<i32, i64>>,
     /// Decided, not yet known to be in the store; in the order of their ids.
     pub intents: BTreeMap<IntentId, Pending>,
+    /// The highest sealed record of a partition, by the offset after it and its leader epoch: below it Kafka's log must stay
+    /// what it is.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub seen: BTreeMap<i32, Position>,
     /// Offsets at which the present settings or mapping end, while what lies below is still being finished.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cut: Option<BTreeMap<i32, i64>>,

@@ -44,6 +44,26 @@ pub enum Isolation {
     ReadCommitted,
 }
 
+/// A place in a partition: everything below `offset` was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Position {
+    pub offset: i64,
+    /// Of the last batch below `offset`; `None` where the brokers tell none. With an offset of another batch it would show
+    /// truncations that never were.
+    pub leader_epoch: Option<i32>,
+}
+
+impl Position {
+    /// The position after a block of the same partition was read from here.
+    pub fn after(self, block: &Block) -> Self {
+        // A block without a batch says nothing of epochs.
+        if block.next_offset <= self.offset {
+            return self;
+        }
+        Self { offset: block.next_offset, leader_epoch: block.leader_epoch }
+    }
+}
+
 /// What one reader reads.
 #[derive(Clone, Debug)]
 pub struct ReadRequest {
@@ -52,6 +72,10 @@ pub struct ReadRequest {
     pub isolation: Isolation,
     /// (partition, first offset wanted).
     pub starts: Vec<(i32, i64)>,
+    /// (partition, highest position ever read there), where a former reader left one; it may lie above the start. The log
+    /// has to be the same below it still: where the leader's epochs show another one, the partition fails as
+    /// [`SourceError::Truncated`] before anything of it is read.
+    pub seen: Vec<(i32, Position)>,
     /// Fetched bytes are counted here before they are asked for.
     pub budget: Budget,
 }
@@ -68,9 +92,14 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
     /// `None`: no such topic. Never creates one.
     async fn topic(&self, name: &str) -> Result<Option<TopicInfo>, SourceError>;
 
-    /// How long the topic keeps its records; `None` where the client can't tell.
+    /// How long the topic keeps its records; `None`: without end, or the client can't tell.
     async fn retention(&self, _topic: &str) -> Result<Option<Duration>, SourceError> {
         Ok(None)
+    }
+
+    /// Whether older records of a key may vanish from the topic; `false` also where the client can't tell.
+    async fn is_compacted(&self, _topic: &str) -> Result<bool, SourceError> {
+        Ok(false)
     }
 
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError>;
@@ -80,18 +109,6 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
     /// each day. Clients that can't do it do nothing.
     async fn commit(&self, _group: &str, _topic: &str, _offsets: &[(i32, i64)]) -> Result<(), SourceError> {
         Ok(())
-    }
-
-    /// Where the leader's log leaves the epoch that a batch below `offset` was written in: an end below `offset` shows that
-    /// the log was truncated and went another way (KIP-320). `None` where nothing can be said.
-    async fn truncated_to(
-        &self,
-        _topic: &str,
-        _partition: i32,
-        _leader_epoch: i32,
-        _offset: i64,
-    ) -> Result<Option<i64>, SourceError> {
-        Ok(None)
     }
 
     /// Starts to read in the background; blocks arrive in offset order per partition. Transient trouble is retried inside
@@ -139,7 +156,8 @@ pub enum SourceError {
     /// The topic is not the one that the position belongs to.
     #[error("topic {topic} was recreated: its id is {found}, the position belongs to {expected}")]
     Recreated { topic: String, expected: String, found: String },
-    /// The log was truncated below what was read.
+    /// The log was truncated below what was read: from `end_offset` on it is another one than the log that `offset` belongs
+    /// to.
     #[error("topic {topic} partition {partition}: the log was truncated to {end_offset}, below position {offset}")]
     Truncated { topic: String, partition: i32, offset: i64, end_offset: i64 },
     /// A batch that can't be decoded, or that this client can't read.

@@ -32,7 +32,7 @@ use crate::log::journal::{Journal, LogError};
 use crate::pipeline::budget::{Budget, Permit};
 use crate::pipeline::compress::{CompressPool, Job, Outcome, Work, Worked};
 use crate::pipeline::lane::FileId;
-use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceEvent, TopicInfo};
+use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 use crate::pipeline::spool::{Spool, SpoolFile, TaskSpool};
 use crate::pipeline::upload::upload;
 use crate::store::Store;
@@ -202,11 +202,24 @@ struct Driver<'a> {
     copying_lows: bool,
     tick_at: Instant,
     stopping: bool,
+    /// Why the task ends once what was read is finished.
+    failed: Option<TaskError>,
+}
+
+/// Whether records that were read may be gone from Kafka: the task's copy is the only one.
+fn is_gone(error: &SourceError) -> bool {
+    matches!(
+        error,
+        SourceError::NoTopic { .. }
+            | SourceError::Recreated { .. }
+            | SourceError::Truncated { .. }
+            | SourceError::OutOfRange { .. }
+    )
 }
 
 impl<'a> Driver<'a> {
     fn start(context: &'a TaskContext, opened: Opened) -> Result<Self, TaskError> {
-        let Opened { journal, state, settings, partitions, missing, live_ends, .. } = opened;
+        let Opened { journal, state, settings, partitions, missing, live_ends, compacted, .. } = opened;
         tracing::info!(
             connector = context.connector.name,
             topic = context.topic,
@@ -228,7 +241,8 @@ impl<'a> Driver<'a> {
         let since_snapshot = journal.entries_since_snapshot();
         let connector = Arc::clone(&settings.connector);
         let mut core = Core::new(settings, state, &partitions, &missing, live_ends.clone(), since_snapshot, now_ms)
-            .with_snapshot_every(context.snapshot_every);
+            .with_snapshot_every(context.snapshot_every)
+            .with_compacted(compacted);
         core.begin(now_ms)?;
         let answers = mpsc::unbounded_channel();
         let (commands, queue) = mpsc::channel(4);
@@ -255,6 +269,7 @@ impl<'a> Driver<'a> {
             copying_lows: false,
             tick_at: Instant::now(),
             stopping: false,
+            failed: None,
         })
     }
 
@@ -273,6 +288,7 @@ impl<'a> Driver<'a> {
             topic_id: self.core.state().identity.topic_id.clone(),
             isolation: self.connector.isolation,
             starts,
+            seen: partitions.iter().filter_map(|p| Some((*p, *self.core.state().seen.get(p)?))).collect(),
             budget: self.context.budget.clone(),
         };
         self.readers.push(self.context.kafka.read(request, self.blocks.0.clone()));
@@ -286,6 +302,9 @@ impl<'a> Driver<'a> {
             self.act().await?;
             if self.core.is_finished() {
                 self.copy_lows_at_the_end().await;
+                if let Some(error) = self.failed.take() {
+                    return Err(error);
+                }
                 return Ok(if deadline.is_some() { End::Stopped } else { End::CaughtUp });
             }
             if self.core.is_draining() || deadline.is_some() {
@@ -433,6 +452,16 @@ impl<'a> Driver<'a> {
             }
             // What is decided needs no more records.
             SourceEvent::Failed { .. } if self.stopping || self.core.is_draining() => {}
+            SourceEvent::Failed { error, .. } if is_gone(&error) => {
+                tracing::error!(
+                    connector = self.connector.name,
+                    topic = self.context.topic,
+                    %error,
+                    "reading failed for good; what was read before is finished first"
+                );
+                self.failed = Some(error.into());
+                self.core.fail(self.now_ms());
+            }
             SourceEvent::Failed { error, .. } => return Err(error.into()),
         }
         Ok(())
@@ -546,7 +575,10 @@ impl<'a> Driver<'a> {
             }
             Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
             Action::Accepted(differs) => {
-                tracing::warn!(connector = self.connector.name, "a loss that was accepted: {differs}");
+                tracing::warn!(
+                    connector = self.connector.name,
+                    "an object is archived with what is left of it: {differs}"
+                );
             }
             Action::CleanUp => self.tell_journal(JournalCommand::CleanUp).await?,
             Action::Finish { file, facts } => self.submit(file, Work::Finish { facts }).await?,

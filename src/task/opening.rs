@@ -35,6 +35,8 @@ pub struct Opened {
     pub missing: HashSet<IntentId>,
     /// Where each partition ends now.
     pub live_ends: BTreeMap<i32, i64>,
+    /// Records may have vanished from the topic since an object was decided.
+    pub compacted: bool,
     /// The cut to finish before anything else.
     pub cut: Option<BTreeMap<i32, i64>>,
 }
@@ -80,9 +82,10 @@ pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> 
             let cut = state.cut.clone().unwrap_or_default();
             check_ends(context, &state).await?;
             let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
+            let compacted = is_compacted(context, &missing).await?;
             let partitions = cut.keys().copied().collect();
             let (settings, live_ends) = (*settings, cut.clone());
-            let opened = Opened { journal, state, settings, partitions, missing, live_ends, cut: Some(cut) };
+            let opened = Opened { journal, state, settings, partitions, missing, live_ends, compacted, cut: Some(cut) };
             return Ok(Opening::Ready(Box::new(opened)));
         }
     } else if let Goal::Close { next } = goal {
@@ -101,8 +104,23 @@ pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> 
     let live_ends = offsets(context, &own, At::Latest).await?;
     check_ends(context, &state).await?;
     let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
-    let opened = Opened { journal, state, settings, partitions: own, missing, live_ends, cut: None };
+    let compacted = is_compacted(context, &missing).await?;
+    let opened = Opened { journal, state, settings, partitions: own, missing, live_ends, compacted, cut: None };
     Ok(Opening::Ready(Box::new(opened)))
+}
+
+/// Asked only where it matters: who may read records may still not be allowed to see settings.
+async fn is_compacted(context: &TaskContext, missing: &HashSet<IntentId>) -> Result<bool, TaskError> {
+    if missing.is_empty() {
+        return Ok(false);
+    }
+    match context.kafka.is_compacted(&context.topic).await {
+        Err(SourceError::Refused { what, message }) => {
+            tracing::warn!(what, message, "can't see whether the topic is compacted; it is taken for one that is not");
+            Ok(false)
+        }
+        answer => Ok(answer?),
+    }
 }
 
 /// Where a log begins: where the mapping before ended, or where `start_from` says.

@@ -72,6 +72,9 @@ impl History {
         }
         self.produce();
         self.start_worker();
+        if self.plan.mutation.is_about_late_takeovers() || self.world.rng().chance(3) {
+            self.takes_over_late().await;
+        }
         let events = self.random(6, 30);
         for _ in 0..events {
             let pause = match self.random(0, 9) {
@@ -89,12 +92,35 @@ impl History {
     fn start_worker(&mut self) {
         let until = self.world.rng().chance(10);
         self.spawn(until, true);
+        // While it opens the log, or soon after.
+        if self.world.rng().chance(10) {
+            let (steps, ms) = (self.random(0, 30), self.random(1_000, 120_000));
+            self.world.count("freeze at a step");
+            if let Some(worker) = self.workers.last() {
+                worker.process.freeze_after(steps, Duration::from_millis(ms));
+            }
+        }
     }
 
     fn spawn(&mut self, until: bool, faulty: bool) {
         let worker = Worker::start(&self.world, &self.plan, self.next_worker, until, faulty);
         self.next_worker += 1;
         self.workers.push(worker);
+    }
+
+    /// A worker has read the log and freezes, while the owner appends, snapshots and cleans; then its Takeover goes out.
+    async fn takes_over_late(&mut self) {
+        sleep(Duration::from_secs(5)).await;
+        let (steps, thaws) = (self.random(5, 60), self.random(20, 90));
+        self.spawn(false, true);
+        if let Some(worker) = self.workers.last() {
+            worker.process.freeze_after(steps, Duration::from_secs(thaws));
+        }
+        for _ in 0..thaws / 2 + 10 {
+            self.produce();
+            sleep(Duration::from_secs(2)).await;
+        }
+        self.collect().await;
     }
 
     /// Looks at the workers that ended.

@@ -35,6 +35,7 @@ const PATHS: &[&str] = &[
     "failed because Kafka lost records",
     "fenced",
     "freeze",
+    "freeze at a step",
     "history drained",
     "history ended by a loss in Kafka",
     "history that archived records",

@@ -57,6 +57,11 @@ pub const ALL: [Mutation; 9] = [
 ];
 
 impl Mutation {
+    /// Harm needs a Takeover that lands after clean-up has freed its number: much has to be frozen and cleaned for it.
+    pub fn is_about_late_takeovers(self) -> bool {
+        matches!(self, Self::TakeoversDeleted | Self::NoLookAbove)
+    }
+
     /// What becomes of records: the words of the violation.
     pub fn harm(self) -> &'static str {
         match self {

@@ -6,6 +6,7 @@
 //! The real task reaches the world through doors only, so that this is all there is to a crash, a SIGSTOP or a cut network.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
@@ -27,11 +28,13 @@ struct State {
     frozen_until: Instant,
     steps: u64,
     dies_at: Option<u64>,
+    /// At which step, and for how long.
+    freezes_at: Option<(u64, Duration)>,
 }
 
 impl Process {
     pub fn new(id: u32, world: &Arc<World>, faulty: bool) -> Arc<Self> {
-        let state = State { frozen_until: Instant::now(), steps: 0, dies_at: None };
+        let state = State { frozen_until: Instant::now(), steps: 0, dies_at: None, freezes_at: None };
         Arc::new(Self {
             id,
             world: Arc::clone(world),
@@ -45,6 +48,12 @@ impl Process {
     pub fn crash_after(&self, steps: u64) {
         let mut state = self.state.lock().unwrap();
         state.dies_at = Some(state.steps + steps);
+    }
+
+    /// It freezes after so many steps more.
+    pub fn freeze_after(&self, steps: u64, time: Duration) {
+        let mut state = self.state.lock().unwrap();
+        state.freezes_at = Some((state.steps + steps, time));
     }
 
     /// Steps that it has made.
@@ -63,6 +72,12 @@ impl Process {
             self.dead.cancel();
         } else {
             state.steps += 1;
+            if let Some((at, time)) = state.freezes_at
+                && state.steps > at
+            {
+                state.freezes_at = None;
+                state.frozen_until = Instant::now() + time;
+            }
         }
     }
 

@@ -63,7 +63,7 @@ impl Plan {
             2..=4 => Codec::None,
             _ => Codec::Lz4,
         };
-        let connector = ConnectorConfig {
+        let mut connector = ConnectorConfig {
             name: "sim".to_owned(),
             file: PathBuf::new(),
             topics: TopicSelection::List(vec![TOPIC.to_owned()]),
@@ -90,11 +90,14 @@ impl Plan {
             on_error: rng.pick(&[OnError::DeadLetter, OnError::Skip]),
             dead_letter: DeadLetter { topic: None, path: "_dead".to_owned() },
         };
+        if mutation.is_about_late_takeovers() {
+            connector.rotate.max_interval = Duration::from_secs(3);
+        }
         Self {
             connector: Arc::new(connector),
             mutation,
             has_metadata: rng.chance(60),
-            snapshot_every: rng.pick(&[3, 5, 9, 20, 128]),
+            snapshot_every: if mutation.is_about_late_takeovers() { 3 } else { rng.pick(&[3, 5, 9, 20, 128]) },
             budget_bytes: rng.pick(&[12_000, 40_000, 1 << 20, 1 << 24]),
             spool_bytes: rng.pick(&[1_500, 20_000, 1 << 24, 1 << 24]),
             spool_fails: rng.chance(5),

@@ -3,13 +3,12 @@
 //! Owns: finding the services, talking to tests/oracle/KafkaOracle.java, reading a topic to its end through the door.
 //! Does not own: what is expected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
-use sluice::config::{KafkaConfig, KafkaSecurity, SaslConfig, SecurityProtocol, TlsConfig};
 use sluice::pipeline::budget::Budget;
 use sluice::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent};
 use sluice::record::Record;
@@ -27,19 +26,6 @@ pub fn address() -> Option<String> {
         eprintln!("not run: SLUICE_TEST_KAFKA names no Kafka (dev/services start kafka)");
     }
     address
-}
-
-pub fn config(address: &str) -> KafkaConfig {
-    KafkaConfig {
-        bootstrap_servers: address.split(',').map(str::to_owned).collect(),
-        security: KafkaSecurity {
-            protocol: SecurityProtocol::Plaintext,
-            sasl: SaslConfig::default(),
-            tls: TlsConfig { ca_file: None, cert_file: None, key_file: None, verify_hostname: true },
-        },
-        client_rack: None,
-        group_offsets: false,
-    }
 }
 
 /// A topic name that no other run uses.
@@ -109,7 +95,7 @@ impl Drop for Oracle {
     }
 }
 
-fn hex(bytes: Option<&[u8]>) -> String {
+pub(super) fn hex(bytes: Option<&[u8]>) -> String {
     match bytes {
         None => "-".into(),
         Some(bytes) if bytes.len() > 100 => format!("{}#{:08x}", bytes.len(), crc32c::crc32c(bytes)),
@@ -139,13 +125,22 @@ pub struct Reading {
     pub events: mpsc::Receiver<SourceEvent>,
     pub positions: BTreeMap<i32, i64>,
     pub lines: Vec<String>,
+    /// Leader epochs of the blocks that held batches.
+    pub epochs: BTreeSet<Option<i32>>,
     pub waits: usize,
 }
 
 impl Reading {
     pub fn start(kafka: &dyn Kafka, request: ReadRequest) -> Self {
         let (sender, events) = mpsc::channel(8);
-        Self { _reader: kafka.read(request, sender), events, positions: BTreeMap::new(), lines: Vec::new(), waits: 0 }
+        Self {
+            _reader: kafka.read(request, sender),
+            events,
+            positions: BTreeMap::new(),
+            lines: Vec::new(),
+            epochs: BTreeSet::new(),
+            waits: 0,
+        }
     }
 
     /// Takes one event; a failure is returned.
@@ -155,6 +150,9 @@ impl Reading {
             SourceEvent::Block(block, _permit) => {
                 let before = self.positions.insert(block.partition, block.next_offset).unwrap_or(i64::MIN);
                 assert!(before <= block.next_offset, "the position never goes back");
+                if block.next_offset > before.max(0) {
+                    self.epochs.insert(block.leader_epoch);
+                }
                 for record in block.records() {
                     assert!(record.offset >= before && record.offset < block.next_offset);
                     self.lines.push(line(&record));
@@ -200,7 +198,8 @@ pub async fn request(kafka: &dyn Kafka, topic: &str, isolation: Isolation) -> Re
     for partition in info.partitions {
         starts.push((partition, kafka.offset(topic, partition, At::Earliest, isolation).await.unwrap()));
     }
-    ReadRequest { topic: topic.to_owned(), topic_id: info.id, isolation, starts, budget: Budget::new(64 << 20) }
+    let (seen, budget) = (Vec::new(), Budget::new(64 << 20));
+    ReadRequest { topic: topic.to_owned(), topic_id: info.id, isolation, starts, seen, budget }
 }
 
 pub async fn ends(kafka: &dyn Kafka, request: &ReadRequest) -> BTreeMap<i32, i64> {

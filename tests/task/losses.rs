@@ -117,15 +117,31 @@ async fn records_after_an_accepted_truncation_get_keys_of_their_own() {
     let error = world(&kafka, &store, "", "w").to_the_end().await.unwrap_err();
     assert!(matches!(&error, TaskError::KafkaLost(_)), "{error}");
     let planned = accept(&kafka, &store, Wish::AcceptLoss).await;
-    assert_eq!((planned.changes[0].low, planned.identity.incarnation), (Some(22), 1));
-    // Kafka's end when it was accepted is where archiving goes on: what lies below was archived in its old form.
-    kafka.append(TOPIC, 0, [record("pay", "other 22")]).unwrap();
+    assert_eq!((planned.changes[0].low, planned.identity.incarnation), (Some(20), 1));
     world(&kafka, &store, "", "w").to_the_end().await.unwrap();
     let mut all = pays(0..30);
-    all.push((0, record("pay", "other 22")));
+    all.extend([(0, record("pay", "other 20")), (0, record("pay", "other 21"))]);
     assert_exact(&store, &all).await;
     let keys: Vec<String> = objects(&store).await.into_keys().collect();
-    assert!(keys.iter().any(|key| key.contains("_applogs~1+00000+00000000000000000022.")), "{keys:?}");
+    assert!(keys.iter().any(|key| key.contains("_applogs~1+00000+00000000000000000020.")), "{keys:?}");
+}
+
+#[tokio::test]
+async fn a_log_that_was_truncated_and_grew_again_is_noticed_by_its_leader_epoch() {
+    let (kafka, store) = (kafka(1, &pays(0..30)), Arc::new(MemoryStore::new()));
+    world(&kafka, &store, "", "w").to_the_end().await.unwrap();
+    // Nobody was looking; it is longer than before.
+    kafka.truncate(TOPIC, 0, 20);
+    kafka.append(TOPIC, 0, (20..50).map(|n| record("pay", &format!("other {n}")))).unwrap();
+    let error = world(&kafka, &store, "", "w").to_the_end().await.unwrap_err();
+    assert!(matches!(&error, TaskError::Source(SourceError::Truncated { offset: 30, end_offset: 20, .. })), "{error}");
+    assert_exact(&store, &pays(0..30)).await;
+    let planned = accept(&kafka, &store, Wish::AcceptLoss).await;
+    assert_eq!((planned.changes[0].low, planned.identity.incarnation), (Some(20), 1));
+    world(&kafka, &store, "", "w").to_the_end().await.unwrap();
+    let mut all = pays(0..30);
+    all.extend((20..50).map(|n| (0, record("pay", &format!("other {n}")))));
+    assert_exact(&store, &all).await;
 }
 
 #[tokio::test]
@@ -176,4 +192,38 @@ async fn a_reset_fences_a_running_owner() {
     kafka.append(TOPIC, 0, [record("pay", "3")]).unwrap();
     let error = running.await.unwrap().unwrap_err();
     assert!(matches!(&error, TaskError::Log(LogError::Fenced { by, .. }) if by == "operator"), "{error}");
+}
+
+#[tokio::test]
+async fn what_was_read_is_archived_before_a_task_fails_for_good() {
+    let (kafka, store) = (kafka(3, &some_records()), Arc::new(MemoryStore::new()));
+    let world = world(&kafka, &store, "", "w");
+    let (_stop, running) = world.start();
+    let read = || world.context.status.report().partitions.values().map(|p| p.position).sum::<i64>();
+    let wait = async {
+        while read() < 200 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    assert!(objects(&store).await.is_empty(), "nothing is due");
+    kafka.delete_topic(TOPIC);
+    let error = running.await.unwrap().unwrap_err();
+    assert!(matches!(&error, TaskError::Source(SourceError::NoTopic { .. })), "{error}");
+    // Nobody could ever read them again.
+    assert_exact(&store, &some_records()).await;
+}
+
+#[tokio::test]
+async fn a_compacted_topic_may_give_a_decided_object_fewer_records() {
+    for gone in [vec![0, 4, 17], (0..30).collect()] {
+        let (kafka, store) = (kafka(1, &pays(0..30)), Arc::new(MemoryStore::new()));
+        world(&kafka, &store, "", "w").to_the_end().await.unwrap();
+        forget_upload(&store).await;
+        kafka.append(TOPIC, 0, [record("pay", "30")]).unwrap();
+        kafka.compact(TOPIC, 0, &gone);
+        world(&kafka, &store, "", "w").to_the_end().await.unwrap();
+        let left: Vec<_> = (0..31).filter(|n| !gone.contains(n)).map(|n| (0, record("pay", &format!("{n}")))).collect();
+        assert_exact(&store, &left).await;
+    }
 }

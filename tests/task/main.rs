@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
 
 mod cuts;
+mod group_offsets;
 mod losses;
 
 use std::collections::BTreeMap;

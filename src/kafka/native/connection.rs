@@ -48,6 +48,27 @@ impl std::fmt::Debug for Connection {
     }
 }
 
+/// Reads an answer with its header.
+pub(super) fn read_frame<R: Request>(frame: Bytes, version: i16) -> Result<R::Answer, WireError> {
+    let flexible = version >= R::API.flexible;
+    let is_versions = R::API.key == ApiVersions::API.key;
+    // A broker that doesn't know our version of ApiVersions answers in version 0.
+    let unsupported = is_versions && frame.get(4..6) == Some(&errors::UNSUPPORTED_VERSION.to_be_bytes());
+    let version = if unsupported { 0 } else { version };
+    let mut wire = Reader::new(frame, flexible);
+    wire.i32()?;
+    // The header of this one answer never has tagged fields.
+    if !is_versions {
+        wire.skip_tags()?;
+    }
+    if is_versions && version == 0 {
+        wire.set_flexible(false);
+    }
+    let answer = R::read(&mut wire, version)?;
+    wire.finish()?;
+    Ok(answer)
+}
+
 impl Connection {
     /// Connects, agrees on versions, authenticates.
     ///
@@ -136,29 +157,7 @@ impl Connection {
     /// # Errors
     /// The frame doesn't hold what the schema says.
     pub fn read_answer<R: Request>(&mut self, frame: Bytes, version: i16) -> Result<R::Answer, SourceError> {
-        let flexible = version >= R::API.flexible;
-        let is_versions = R::API.key == ApiVersions::API.key;
-        // A broker that doesn't know our version of ApiVersions answers in version 0.
-        let version = if is_versions && frame.get(4..6) == Some(&errors::UNSUPPORTED_VERSION.to_be_bytes()) {
-            0
-        } else {
-            version
-        };
-        let mut wire = Reader::new(frame, flexible);
-        let read = (|| {
-            wire.i32()?;
-            // The header of this one answer never has tagged fields.
-            if !is_versions {
-                wire.skip_tags()?;
-            }
-            if is_versions && version == 0 {
-                wire.set_flexible(false);
-            }
-            let answer = R::read(&mut wire, version)?;
-            wire.finish()?;
-            Ok(answer)
-        })();
-        read.map_err(|error: WireError| {
+        read_frame::<R>(frame, version).map_err(|error| {
             self.broken = true;
             self.unreachable(format!("answer to {} v{version} can't be read: {error}", R::API.name))
         })

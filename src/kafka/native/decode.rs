@@ -90,6 +90,11 @@ impl<'a> Decoder<'a> {
                     return self.fail_or_stop(error, start_position, spans, decompressed, &uncompressed, is_compressed);
                 }
             };
+            let leader_epoch = (batch.leader_epoch >= 0).then_some(batch.leader_epoch);
+            // A block's batches are of one epoch, so that every offset in it can be kept with it.
+            if self.position > start_position && leader_epoch != self.template.leader_epoch {
+                break;
+            }
             let compressed = batch.codec() != 0;
             // A block's records lie in one buffer.
             if !spans.is_empty() && is_compressed.is_some_and(|is| is != compressed) {
@@ -108,9 +113,7 @@ impl<'a> Decoder<'a> {
             }
             self.rest = rest;
             self.position = self.position.max(batch.next_offset());
-            if batch.leader_epoch >= 0 {
-                self.template.leader_epoch = Some(batch.leader_epoch);
-            }
+            self.template.leader_epoch = leader_epoch;
             if decompressed.len() >= BLOCK_BYTES {
                 break;
             }

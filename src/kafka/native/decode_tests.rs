@@ -7,6 +7,7 @@ use kafka_protocol::records::{Compression, Record as Theirs, RecordBatchEncoder,
 use proptest::prelude::*;
 
 use super::*;
+use crate::pipeline::source::Position;
 
 /// (offset, timestamp, key, value, headers)
 type Plain = (i64, i64, Option<Vec<u8>>, Option<Vec<u8>>, Vec<(Vec<u8>, Option<Vec<u8>>)>);
@@ -313,11 +314,13 @@ fn old_message_formats_are_named() {
 
 #[test]
 fn claims_that_the_bytes_do_not_hold_allocate_nothing() {
-    let mut bytes = encode(&[theirs(0, "a")], Compression::None);
-    patch(&mut bytes, 57, &i32::MAX.to_be_bytes());
-    patch(&mut bytes, 23, &i32::MAX.to_be_bytes());
-    let error = decode(fetched(bytes, 0)).2.unwrap();
-    assert_eq!(error.error, BatchError::Record { base_offset: 0, what: "more records than bytes" });
+    for (count, what) in [(1_000_000, "more records than bytes"), (i32::MAX, "more records than a batch may hold")] {
+        let mut bytes = encode(&[theirs(0, "a")], Compression::None);
+        patch(&mut bytes, 57, &count.to_be_bytes());
+        patch(&mut bytes, 23, &i32::MAX.to_be_bytes());
+        let error = decode(fetched(bytes, 0)).2.unwrap();
+        assert_eq!(error.error, BatchError::Record { base_offset: 0, what });
+    }
     let mut bytes = encode(&[theirs(0, "a")], Compression::None);
     patch(&mut bytes, 8, &i32::MAX.to_be_bytes());
     let (read, next, error) = decode(fetched(bytes, 0));
@@ -343,6 +346,30 @@ fn large_answers_become_several_blocks_without_copies_of_uncompressed_data() {
         .collect();
     assert_eq!(shape, [(1, 1, false), (1, 2, false), (1, 3, false), (1, 4, false), (4, 8, true)]);
     assert!(blocks.iter().all(|block| block.leader_epoch == Some(3)));
+}
+
+#[test]
+fn a_block_holds_batches_of_one_leader_epoch() {
+    let of_epoch = |offset, epoch: i32, compression| {
+        let mut batch = encode(&[theirs(offset, "v")], compression);
+        // Not under the checksum: brokers set it.
+        batch[12..16].copy_from_slice(&epoch.to_be_bytes());
+        batch
+    };
+    let log = [(0, 3), (1, 3), (2, 5), (3, -1), (4, -1), (5, 5)]
+        .map(|(offset, epoch)| {
+            of_epoch(offset, epoch, if offset % 2 == 0 { Compression::Lz4 } else { Compression::None })
+        })
+        .concat();
+    let mut codecs = Codecs::default();
+    let mut position = Position { offset: 1, leader_epoch: Some(3) };
+    let mut kept = Vec::new();
+    for block in Decoder::new(fetched(log, 1), &mut codecs, &Pool::default()) {
+        position = position.after(&block.unwrap());
+        kept.push((position.offset, position.leader_epoch));
+    }
+    kept.dedup();
+    assert_eq!(kept, [(2, Some(3)), (3, Some(5)), (4, None), (5, None), (6, Some(5))]);
 }
 
 #[test]

@@ -2,15 +2,18 @@
 //!
 //! Owns: the order of a partition's events, the budget of blocks. Does not own: what is fetched when.
 
+use std::any::Any;
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::sync::mpsc;
 
 use crate::kafka::native::codecs::Codecs;
-use crate::kafka::native::decode::{Decoder, Fetched};
+use crate::kafka::native::decode::{DecodeError, Decoder, Fetched};
 use crate::kafka::native::output::Pool;
 use crate::pipeline::budget::{Budget, Permit};
 use crate::pipeline::source::{SourceError, SourceEvent};
+use crate::record::Block;
 
 /// What is to be done for a partition, after all that came before.
 #[derive(Debug)]
@@ -64,25 +67,30 @@ pub async fn run(
         };
         let partition = fetched.partition;
         let mut failed = false;
-        for block in Decoder::new(fetched, &mut codecs, &pool) {
+        let mut offset = fetched.position;
+        let mut decoder = Decoder::new(fetched, &mut codecs, &pool);
+        while let Some(block) = next_block(&mut decoder, offset) {
             let event = match block {
                 Ok(block) => {
                     // Waiting for room here could wait for the very bytes that are being decoded. What may be over the
                     // budget is one block per task, and what the channel holds.
                     let permit = budget.charge(block.memory_bytes());
+                    offset = block.next_offset;
                     SourceEvent::Block(block, permit)
                 }
                 Err(error) => {
                     failed = true;
                     ended.insert(partition);
-                    let offset = error.position;
-                    let message = error.error.to_string();
+                    let Failure { offset, message } = error;
                     let error = SourceError::Unreadable { topic: topic.clone(), partition, offset, message };
                     SourceEvent::Failed { partition, offset, error }
                 }
             };
             if events.send(event).await.is_err() {
                 return;
+            }
+            if failed {
+                break;
             }
         }
         let bytes = permit.bytes();
@@ -93,11 +101,53 @@ pub async fn run(
     }
 }
 
+/// Why a partition can't be decoded further, and from where.
+struct Failure {
+    offset: i64,
+    message: String,
+}
+
+/// The decoder's next block; a mistake of ours is told like any damage, with its place, instead of ending this task in
+/// silence.
+fn next_block(decoder: &mut Decoder<'_>, offset: i64) -> Option<Result<Block, Failure>> {
+    let next = catch_unwind(AssertUnwindSafe(|| {
+        #[cfg(test)]
+        tests::fault();
+        decoder.next()
+    }));
+    match next {
+        Ok(block) => {
+            let failure = |error: DecodeError| Failure { offset: error.position, message: error.error.to_string() };
+            block.map(|block| block.map_err(failure))
+        }
+        Err(panic) => Some(Err(Failure { offset, message: format!("the decoder panicked: {}", panic_text(&*panic)) })),
+    }
+}
+
+/// What a panic said.
+pub(super) fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
+}
+
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use std::cell::Cell;
+
     use bytes::Bytes;
 
     use super::*;
+
+    thread_local! {
+        /// Blocks until the decoder of this thread panics; below 0 never.
+        pub(in crate::kafka::native) static PANIC_IN: Cell<i32> = const { Cell::new(-1) };
+    }
+
+    pub(super) fn fault() {
+        let left = PANIC_IN.get();
+        PANIC_IN.set((left - 1).max(-1));
+        assert_ne!(left, 0, "as the test wants");
+    }
 
     /// Garbage for a partition, then an answer without records.
     #[tokio::test]

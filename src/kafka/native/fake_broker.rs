@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::messages::api_versions_response::ApiVersion;
@@ -12,13 +13,15 @@ use kafka_protocol::messages::list_offsets_response::{ListOffsetsPartitionRespon
 use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
+use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
-    MetadataResponse, RequestHeader, TopicName,
+    MetadataResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, RequestHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub const TOPIC: &str = "t";
@@ -28,6 +31,10 @@ pub enum Reply {
     Answer(Box<dyn FnOnce(&FetchRequest) -> FetchResponse + Send>),
     /// These bytes as they are, then the connection is closed.
     Raw(Vec<u8>),
+    /// Nothing, ever: the connection stays open.
+    Hang,
+    /// The log, in pieces with this pause before each.
+    Slow(Duration),
 }
 
 /// What all brokers of a cluster share.
@@ -42,11 +49,17 @@ pub struct State {
     pub replies: BTreeMap<i32, VecDeque<Reply>>,
     /// (broker, request).
     pub fetches: Vec<(i32, FetchRequest)>,
+    /// When each of them came.
+    pub fetched_at: Vec<Instant>,
     pub metadata_asked: usize,
     pub addresses: BTreeMap<i32, u16>,
     /// Highest versions of ApiVersions, Metadata, ListOffsets, Fetch.
     pub versions: [i16; 4],
     pub sessions: bool,
+    /// (leader epoch, first offset), ascending; `None`: the brokers don't know the question.
+    pub epochs: Option<Vec<(i32, i64)>>,
+    /// (broker, current leader epoch, epoch asked for).
+    pub epochs_asked: Vec<(i32, i32, i32)>,
 }
 
 pub struct FakeCluster {
@@ -64,10 +77,13 @@ impl FakeCluster {
             log_start: 0,
             replies: BTreeMap::new(),
             fetches: Vec::new(),
+            fetched_at: Vec::new(),
             metadata_asked: 0,
             addresses: BTreeMap::new(),
             versions: [3, 13, 8, 17],
             sessions: true,
+            epochs: None,
+            epochs_asked: Vec::new(),
         }));
         for broker in 1..=count {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -138,11 +154,13 @@ async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> 
                 answer.encode(&mut out, 0).ok()?;
             }
             ApiKey::ApiVersions => {
-                let keys = [(18, 0, versions[0]), (3, 0, versions[1]), (2, 0, versions[2]), (1, 0, versions[3])];
-                let keys = keys.map(|(key, lowest, highest)| {
+                let mut keys =
+                    vec![(18, 0, versions[0]), (3, 0, versions[1]), (2, 0, versions[2]), (1, 0, versions[3])];
+                keys.extend(state.lock().unwrap().epochs.is_some().then_some((23, 2, 4)));
+                let keys = keys.into_iter().map(|(key, lowest, highest)| {
                     ApiVersion::default().with_api_key(key).with_min_version(lowest).with_max_version(highest)
                 });
-                ApiVersionsResponse::default().with_api_keys(keys.to_vec()).encode(&mut out, version).ok()?;
+                ApiVersionsResponse::default().with_api_keys(keys.collect()).encode(&mut out, version).ok()?;
             }
             ApiKey::Metadata => {
                 let mut state = state.lock().unwrap();
@@ -153,10 +171,20 @@ async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> 
                 let request = ListOffsetsRequest::decode(&mut frame, version).ok()?;
                 list_offsets(&state.lock().unwrap(), &request).encode(&mut out, version).ok()?;
             }
+            ApiKey::OffsetForLeaderEpoch => {
+                let request = OffsetForLeaderEpochRequest::decode(&mut frame, version).ok()?;
+                epoch_end(&mut state.lock().unwrap(), broker, &request).encode(&mut out, version).ok()?;
+            }
             ApiKey::Fetch => {
                 let request = FetchRequest::decode(&mut frame, version).ok()?;
                 match fetch(&state, broker, &request, &mut wanted).await {
-                    Ok(answer) => answer.encode(&mut out, version).ok()?,
+                    Ok((answer, pause)) => {
+                        answer.encode(&mut out, version).ok()?;
+                        if let Some(pause) = pause {
+                            trickle(&mut stream, &out, pause).await?;
+                            continue;
+                        }
+                    }
                     Err(raw) => {
                         stream.write_all(&raw).await.ok()?;
                         return None;
@@ -197,13 +225,40 @@ fn list_offsets(state: &State, request: &ListOffsetsRequest) -> ListOffsetsRespo
     ListOffsetsResponse::default().with_topics(vec![topic])
 }
 
+/// Writes an answer in four pieces.
+async fn trickle(stream: &mut TcpStream, answer: &[u8], pause: Duration) -> Option<()> {
+    let whole = [&(answer.len() as i32).to_be_bytes(), answer].concat();
+    for piece in whole.chunks(whole.len().div_ceil(4)) {
+        tokio::time::sleep(pause).await;
+        stream.write_all(piece).await.ok()?;
+    }
+    Some(())
+}
+
+/// As `LeaderEpochFileCache.endOffsetFor` of Kafka has it.
+fn epoch_end(state: &mut State, broker: i32, request: &OffsetForLeaderEpochRequest) -> OffsetForLeaderEpochResponse {
+    let asked = &request.topics[0].partitions[0];
+    state.epochs_asked.push((broker, asked.current_leader_epoch, asked.leader_epoch));
+    let epochs = state.epochs.clone().unwrap_or_default();
+    let log_end = state.log.last().map_or(state.log_start, |batch| batch.1 + 1);
+    let (epoch, end) = match epochs.iter().position(|&(epoch, _)| epoch > asked.leader_epoch) {
+        None if epochs.last().is_some_and(|&(epoch, _)| epoch == asked.leader_epoch) => (asked.leader_epoch, log_end),
+        None => (-1, -1),
+        Some(0) => (asked.leader_epoch, epochs[0].1),
+        Some(next) => (epochs[next - 1].0, epochs[next].1),
+    };
+    let found = EpochEndOffset::default().with_leader_epoch(epoch).with_end_offset(end);
+    let topic = OffsetForLeaderTopicResult::default().with_partitions(vec![found]);
+    OffsetForLeaderEpochResponse::default().with_topics(vec![topic])
+}
+
 /// `wanted` is the session: offset and size that were asked for last.
 async fn fetch(
     state: &Arc<Mutex<State>>,
     broker: i32,
     request: &FetchRequest,
     wanted: &mut Option<(i64, i32)>,
-) -> Result<FetchResponse, Vec<u8>> {
+) -> Result<(FetchResponse, Option<Duration>), Vec<u8>> {
     if let Some(each) = request.topics.first().map(|topic| &topic.partitions[0]) {
         *wanted = Some((each.fetch_offset, each.partition_max_bytes));
     } else if !request.forgotten_topics_data.is_empty() {
@@ -212,13 +267,16 @@ async fn fetch(
     let reply = {
         let mut state = state.lock().unwrap();
         state.fetches.push((broker, request.clone()));
+        state.fetched_at.push(Instant::now());
         state.replies.get_mut(&broker).and_then(VecDeque::pop_front)
     };
-    match reply {
-        Some(Reply::Answer(answer)) => return Ok(answer(request)),
+    let pause = match reply {
+        Some(Reply::Answer(answer)) => return Ok((answer(request), None)),
         Some(Reply::Raw(bytes)) => return Err(bytes),
-        None => {}
-    }
+        Some(Reply::Hang) => std::future::pending().await,
+        Some(Reply::Slow(pause)) => Some(pause),
+        None => None,
+    };
     let (records, end, sessions) = {
         let state = state.lock().unwrap();
         let offset = wanted.map_or(i64::MAX, |wanted| wanted.0);
@@ -228,7 +286,7 @@ async fn fetch(
     };
     if records.is_empty() {
         // A short long poll.
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let data = error(0)
         .with_high_watermark(end)
@@ -236,5 +294,5 @@ async fn fetch(
         .with_log_start_offset(0)
         .with_records(Some(records.into()));
     let answer = if wanted.is_some() { partition(request, data) } else { FetchResponse::default() };
-    Ok(answer.with_session_id(if sessions { 9 } else { 0 }))
+    Ok((answer.with_session_id(if sessions { 9 } else { 0 }), pause))
 }

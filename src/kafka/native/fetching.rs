@@ -21,6 +21,8 @@ pub struct Done {
     pub asked: Vec<(i32, i64)>,
     /// `None` after a failure.
     pub connection: Option<Connection>,
+    /// Version of the fetch; `None` where there was no connection.
+    pub version: Option<i16>,
     pub result: Result<(FetchAnswer, Permit), SourceError>,
 }
 
@@ -39,10 +41,11 @@ pub async fn fetch(
     };
     let mut connection = match connection {
         Ok(connection) => connection,
-        Err(error) => return Done { broker, asked, connection: None, result: Err(error) },
+        Err(error) => return Done { broker, asked, connection: None, version: None, result: Err(error) },
     };
+    let version = connection.version(Fetch::API).ok();
     let result = exchange(&mut connection, &request, &budget).await;
-    Done { broker, asked, connection: Some(connection).filter(Connection::is_usable), result }
+    Done { broker, asked, connection: Some(connection).filter(Connection::is_usable), version, result }
 }
 
 async fn exchange(

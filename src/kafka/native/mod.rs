@@ -23,6 +23,8 @@ mod errors;
 #[cfg(test)]
 mod fake_broker;
 mod fetching;
+#[cfg(test)]
+mod fuzz;
 mod group_offsets;
 mod messages;
 mod oauth;
@@ -31,6 +33,7 @@ mod output;
 mod partition;
 mod reader;
 mod records;
+mod retention;
 mod sasl;
 mod scram;
 mod security;
@@ -40,6 +43,7 @@ mod tls;
 mod wire;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -85,6 +89,14 @@ impl Kafka for NativeKafka {
         Ok(Some(TopicInfo { name: name.to_owned(), id: topic_id(topic.id), partitions }))
     }
 
+    async fn retention(&self, topic: &str) -> Result<Option<Duration>, SourceError> {
+        retention::retention(&self.cluster, topic).await
+    }
+
+    async fn is_compacted(&self, topic: &str) -> Result<bool, SourceError> {
+        retention::is_compacted(&self.cluster, topic).await
+    }
+
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError> {
         offsets::offset(&self.cluster, topic, partition, at, isolation).await
     }
@@ -93,21 +105,11 @@ impl Kafka for NativeKafka {
         self.coordinators.commit(&self.cluster, group, topic, offsets).await
     }
 
-    async fn truncated_to(
-        &self,
-        topic: &str,
-        partition: i32,
-        leader_epoch: i32,
-        offset: i64,
-    ) -> Result<Option<i64>, SourceError> {
-        offsets::truncated_to(&self.cluster, topic, partition, leader_epoch, offset).await
-    }
-
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let reading = reader::Reading::new(Arc::clone(&self.cluster), request, events, &stop);
-        tokio::spawn(async move { stopped.run_until_cancelled(reading.run()).await });
+        tokio::spawn(async move { stopped.run_until_cancelled(reading.run_to_the_end()).await });
         Reader::new(stop)
     }
 }

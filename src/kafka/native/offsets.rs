@@ -61,40 +61,29 @@ async fn find(
     }
 }
 
-/// Where the leader's log ends the epoch, if that is below `offset`.
+/// Where the leader's log leaves the one that a position was read from (KIP-320); `None`: nowhere below it.
 ///
 /// # Errors
-/// As [`offset`].
-pub async fn truncated_to(
+/// [`SourceError::Unreachable`], also of a broker that leads no longer; [`SourceError::Refused`] by brokers that don't
+/// know the question.
+pub async fn diverged(
     cluster: &Cluster,
+    leader: i32,
+    current_leader_epoch: i32,
     topic: &str,
     partition: i32,
-    leader_epoch: i32,
-    offset: i64,
+    seen: (i64, i32),
 ) -> Result<Option<i64>, SourceError> {
-    if leader_epoch < 0 {
-        return Ok(None);
+    let (offset, leader_epoch) = seen;
+    let topic = topic.to_owned();
+    let request = OffsetForLeaderEpoch { topic, partition, current_leader_epoch, leader_epoch };
+    let (found_epoch, end) = epoch_end(cluster, leader, &request).await?;
+    if found_epoch < 0 || end < 0 {
+        // No epoch as young as this was ever there: nothing of the log that the leader has is known to be the same.
+        let (log_start, _) = ends(cluster, leader, current_leader_epoch, &request.topic, partition).await?;
+        return Ok(Some(log_start.min(offset)));
     }
-    let mut retry = Retry::new();
-    loop {
-        let answer = match leader(cluster, topic, partition).await {
-            Ok((leader, current_leader_epoch)) => {
-                let topic = topic.to_owned();
-                let request = OffsetForLeaderEpoch { topic, partition, current_leader_epoch, leader_epoch };
-                epoch_end(cluster, leader, &request).await
-            }
-            Err(error) => Err(error),
-        };
-        match answer {
-            Err(SourceError::Unreachable { .. }) if retry.again().await => {}
-            Err(error) => return Err(error),
-            // An end of -1: the leader knows nothing as old as this.
-            Ok((found_epoch, end)) if end >= 0 && (found_epoch < leader_epoch || end < offset) => {
-                return Ok(Some(end.min(offset)));
-            }
-            Ok(_) => return Ok(None),
-        }
-    }
+    Ok((found_epoch < leader_epoch || end < offset).then_some(end.min(offset)))
 }
 
 async fn epoch_end(cluster: &Cluster, leader: i32, request: &OffsetForLeaderEpoch) -> Result<(i32, i64), SourceError> {

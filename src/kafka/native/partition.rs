@@ -16,6 +16,10 @@ pub const AHEAD: usize = 2;
 pub enum Status {
     /// Its leader is asked for.
     Homeless,
+    /// Whether the leader's log is still the one that was read is to be asked.
+    Unproven,
+    /// It is being asked.
+    Proving,
     Reading,
     /// The ends of its log are asked for, since the position is in neither.
     OutOfRange,
@@ -30,8 +34,12 @@ pub struct Partition {
     pub position: i64,
     pub leader: i32,
     pub leader_epoch: i32,
-    /// Epoch of the last batch fetched; -1: none yet.
+    /// Epoch of the last batch below the position; -1: unknown.
     pub last_fetched_epoch: i32,
+    /// Where a former reader came to, and the epoch of the last batch below.
+    pub seen: Option<(i64, i32)>,
+    /// The leader and epoch whose log is known to be the one that was read.
+    pub proven: Option<(i32, i32)>,
     /// A replica nearby that the leader named, and until when it is read from.
     pub replica: Option<(i32, Instant)>,
     pub status: Status,
@@ -59,6 +67,8 @@ impl Partition {
             leader: -1,
             leader_epoch: -1,
             last_fetched_epoch: -1,
+            seen: None,
+            proven: None,
             replica: None,
             status: Status::Homeless,
             undecoded: 0,
@@ -69,6 +79,26 @@ impl Partition {
             told_end: -1,
             stuck: 0,
             misplaced: 0,
+        }
+    }
+
+    /// The highest offset up to which the log is known, and the epoch of the last batch below it.
+    pub fn known(&self) -> Option<(i64, i32)> {
+        let read = (self.position, self.last_fetched_epoch);
+        [Some(read), self.seen].into_iter().flatten().filter(|&(_, epoch)| epoch >= 0).max()
+    }
+
+    /// Takes a leader; reading goes on once its log is known to be the one that was read.
+    pub fn follow(&mut self, leader: i32, leader_epoch: i32) {
+        if (leader, leader_epoch) != (self.leader, self.leader_epoch) {
+            self.replica = None;
+            (self.leader, self.leader_epoch) = (leader, leader_epoch);
+        }
+        let is_proven = self.known().is_none() || self.proven == Some((leader, leader_epoch));
+        match self.status {
+            Status::Homeless | Status::Reading if is_proven => self.status = Status::Reading,
+            Status::Homeless | Status::Reading => self.status = Status::Unproven,
+            Status::Unproven | Status::Proving | Status::OutOfRange | Status::Ended => {}
         }
     }
 

@@ -7,6 +7,9 @@ use crate::record::Span;
 
 /// Length, attributes, two deltas, key length, value length, header count: a byte each.
 pub const LEAST_BYTES: usize = 7;
+/// Most records of one batch. Empty ones compress to almost nothing, and each takes a span here: without a limit a batch of
+/// a producer's usual size could take gigabytes.
+const RECORDS_MAX: usize = 2 * 1024 * 1024;
 
 /// Appends the spans of the records at or above `from` to `spans`. The batch's records are `data[start..]`.
 ///
@@ -19,6 +22,9 @@ pub fn decode(batch: &Batch, data: &[u8], start: usize, from: i64, spans: &mut V
         return Err(damaged("more than 4 GiB"));
     }
     let count = batch.count as usize;
+    if count > RECORDS_MAX {
+        return Err(damaged("more records than a batch may hold"));
+    }
     if count > data.len().saturating_sub(start) / LEAST_BYTES {
         return Err(damaged("more records than bytes"));
     }

@@ -69,27 +69,42 @@ impl Address {
             .map_err(|_| unreachable(format!("name not resolved within {} s", RESOLVE_LIMIT.as_secs())))?
             .map_err(|error| unreachable(format!("name not resolved: {error}")))?
             .collect();
-        let mut failures = Vec::new();
-        for address in addresses {
-            match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => {
-                    // Requests are small and waited for. Without the option they are only slower.
-                    let _ = stream.set_nodelay(true);
-                    return Ok(stream);
-                }
-                Ok(Err(error)) => failures.push(format!("{}: {error}", address.ip())),
-                Err(_) => {
-                    failures.push(format!("{}: no connection within {} s", address.ip(), CONNECT_LIMIT.as_secs()))
-                }
-            }
-        }
-        Err(unreachable(failures.join(", ")))
+        connect_any(&addresses).await.map_err(unreachable)
     }
+}
+
+/// Connects to the first address that answers, or says what each did.
+async fn connect_any(addresses: &[SocketAddr]) -> Result<TcpStream, String> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        match tokio::time::timeout(CONNECT_LIMIT, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                // Requests are small and waited for. Without the option they are only slower.
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Ok(Err(error)) => failures.push(format!("{}: {error}", address.ip())),
+            Err(_) => failures.push(format!("{}: no connection within {} s", address.ip(), CONNECT_LIMIT.as_secs())),
+        }
+    }
+    Err(failures.join(", "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn an_address_that_is_dead_is_passed_over() {
+        let alive = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let dead = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (alive_at, dead_at) = (alive.local_addr().unwrap(), dead.local_addr().unwrap());
+        drop(dead);
+        let stream = connect_any(&[dead_at, alive_at]).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), alive_at);
+        let failures = connect_any(&[dead_at, dead_at]).await.unwrap_err();
+        assert_eq!(failures.matches("refused").count(), 2, "{failures}");
+    }
 
     #[test]
     fn addresses_are_read_as_people_write_them() {

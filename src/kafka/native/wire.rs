@@ -59,6 +59,10 @@ impl Reader {
         Ok(self.fixed::<1>()? != [0])
     }
 
+    pub fn i8(&mut self) -> Result<i8> {
+        self.fixed().map(i8::from_be_bytes)
+    }
+
     pub fn i16(&mut self) -> Result<i16> {
         self.fixed().map(i16::from_be_bytes)
     }
@@ -136,6 +140,26 @@ impl Reader {
             elements.push(element(self)?);
         }
         Ok(elements)
+    }
+
+    /// The partitions, of at least `partition_bytes` each, of an answer's array of topics (name, partitions), tagged fields
+    /// of both included; the names are left out, since one topic is asked for at a time.
+    pub fn partitions_of_topics<T>(
+        &mut self,
+        partition_bytes: usize,
+        mut partition: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let topics = self.array(3, |wire| {
+            wire.string()?;
+            let partitions = wire.array(partition_bytes, |wire| {
+                let partition = partition(wire)?;
+                wire.skip_tags()?;
+                Ok(partition)
+            })?;
+            wire.skip_tags()?;
+            Ok(partitions)
+        })?;
+        Ok(topics.into_iter().flatten().collect())
     }
 
     /// The tagged fields at the end of a structure; those that `known` doesn't take are skipped. Nothing in the old encoding.

@@ -126,6 +126,22 @@ impl Core {
             }
         }
         self.low_moved_since_ms = None;
-        Commit { seal, replaced, done, lows, time_ms: now_ms }
+        let seen = self.newly_seen(&seal);
+        Commit { seal, replaced, done, lows, seen, time_ms: now_ms }
+    }
+
+    /// The highest records that these intents hold, with their leader epochs.
+    fn newly_seen(&self, seal: &[Intent]) -> BTreeMap<i32, Position> {
+        let mut seen: BTreeMap<i32, Position> = BTreeMap::new();
+        for (&partition, range) in seal.iter().flat_map(|intent| &intent.ranges) {
+            let before = seen.get(&partition).or_else(|| self.state.seen.get(&partition));
+            if before.is_some_and(|before| before.offset > range.last) {
+                continue;
+            }
+            if let Some(position) = self.epochs.after(partition, range.last) {
+                seen.insert(partition, position);
+            }
+        }
+        seen
     }
 }

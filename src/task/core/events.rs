@@ -60,6 +60,13 @@ pub struct RebuildDiffers {
     pub found_digest: String,
 }
 
+impl RebuildDiffers {
+    /// Records are gone; none has come or changed, as far as counts tell.
+    pub fn is_less(&self) -> bool {
+        self.found < self.expected
+    }
+}
+
 /// Events counted since they were last taken.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

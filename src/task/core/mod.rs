@@ -7,6 +7,7 @@
 //! the log. Only a logged file is uploaded. A crash anywhere leaves a log from which the next owner goes on.
 
 mod entries;
+mod epochs;
 mod events;
 mod finishing;
 mod records;
@@ -16,6 +17,8 @@ use std::sync::Arc;
 
 pub use entries::SNAPSHOT_EVERY;
 pub use events::{Action, CoreError, Counters, Progress, RebuildDiffers};
+
+use epochs::Epochs;
 
 use entries::{DONE_WINDOW_MS, LOW_WINDOW_MS, SEAL_WINDOW_MS};
 
@@ -28,6 +31,7 @@ use crate::ledger::{Commit, Entry, Fate, Holds, Intent, IntentId, Pending, Recov
 use crate::pipeline::event_time::EventTimes;
 use crate::pipeline::lane::{AppKey, FileId, Lanes, OpenLane, Opener, Ranges};
 use crate::pipeline::rotation::Rotation;
+use crate::pipeline::source::Position;
 use crate::pipeline::split::{App, Split, Splitter};
 use crate::pipeline::spool::{FinishedFile, FrameStored};
 use crate::record::{Block, Record};
@@ -38,6 +42,8 @@ enum Phase {
     Running,
     /// Everything read is sealed, uploaded and logged.
     Draining,
+    /// No more can be read: what was read may be all that there is of it, so it is sealed and finished like the rest.
+    Failing,
     /// Nothing new is decided; what is decided is finished.
     Stopping,
 }
@@ -57,6 +63,9 @@ pub struct Core {
     /// Ordered, so that the same events give the same actions.
     rebuilds: BTreeMap<IntentId, Rebuild>,
     positions: BTreeMap<i32, i64>,
+    epochs: Epochs,
+    /// Records may vanish from the topic by its own rules.
+    compacted: bool,
     /// `--until-caught-up`: nothing at or above is taken.
     ends: Option<BTreeMap<i32, i64>>,
     /// Where the live end was at the start: below it records are a replay or a backlog.
@@ -108,6 +117,8 @@ impl Core {
             files: Files::default(),
             rebuilds: BTreeMap::new(),
             positions,
+            epochs: Epochs::default(),
+            compacted: false,
             ends: None,
             replay_until: live_ends,
             replay_deadline_ms: now_ms.saturating_add(rotation.interval_ms()),
@@ -136,6 +147,12 @@ impl Core {
     /// Another distance of snapshots than [`SNAPSHOT_EVERY`].
     pub fn with_snapshot_every(mut self, entries: u64) -> Self {
         self.snapshot_every = entries;
+        self
+    }
+
+    /// On a compacted topic an object may be rebuilt with fewer records than were decided; that is told.
+    pub fn with_compacted(mut self, compacted: bool) -> Self {
+        self.compacted = compacted;
         self
     }
 
@@ -202,6 +219,18 @@ impl Core {
         self.next_append(now_ms);
     }
 
+    /// Kafka has no more records for us, not even those that were read: save what is here.
+    pub fn fail(&mut self, now_ms: i64) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        for file in self.lanes.files() {
+            self.seal(file, now_ms);
+        }
+        self.phase = Phase::Failing;
+        self.next_append(now_ms);
+    }
+
     /// Everything asked for is done: drained, or stopped with nothing in flight.
     pub fn is_finished(&self) -> bool {
         let log_is_still = !self.appending && self.undone.is_empty();
@@ -210,6 +239,7 @@ impl Core {
             Phase::Draining => {
                 log_is_still && self.lanes.is_empty() && self.files.is_empty() && self.low_moved_since_ms.is_none()
             }
+            Phase::Failing => log_is_still && self.unlogged.is_empty() && self.files.none_in_upload(),
             Phase::Stopping => log_is_still && self.files.none_in_upload(),
         }
     }
@@ -224,8 +254,9 @@ impl Core {
         self.next_deadline_ms().is_some_and(|at| at <= now_ms)
     }
 
+    /// No more records are wanted.
     pub fn is_draining(&self) -> bool {
-        self.phase == Phase::Draining
+        matches!(self.phase, Phase::Draining | Phase::Failing)
     }
 
     /// Whether reading this partition further makes sense.

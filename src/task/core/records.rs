@@ -30,6 +30,7 @@ impl Core {
         *self.counters.records_read.entry(partition).or_default() += records;
         let next = block.next_offset.min(end).max(position);
         if next > position {
+            self.epochs.read(block, position);
             self.positions.insert(partition, next);
             self.low_moved_since_ms.get_or_insert(now_ms);
         }
@@ -218,7 +219,7 @@ impl Core {
             closed.complete = true;
             match self.settings.check_rebuild(&closed.intent, &ranges) {
                 Ok(()) => self.finish_if_stored(file),
-                Err(differs) if self.state.short.contains_key(&id) => {
+                Err(differs) if self.state.short.contains_key(&id) || (self.compacted && differs.is_less()) => {
                     self.actions.push(Action::Accepted(differs));
                     self.replace(file, ranges, opener, now_ms);
                 }

@@ -81,17 +81,8 @@ impl Request for OffsetCommit {
 
     fn read(wire: &mut Reader, _version: i16) -> Result<Vec<(i32, i16)>, WireError> {
         wire.i32()?;
-        let topics = wire.array(3, |wire| {
-            wire.string()?;
-            let partitions = wire.array(6, |wire| {
-                let partition = (wire.i32()?, wire.i16()?);
-                wire.skip_tags()?;
-                Ok(partition)
-            })?;
-            wire.skip_tags()?;
-            Ok(partitions)
-        })?;
+        let partitions = wire.partitions_of_topics(6, |wire| Ok((wire.i32()?, wire.i16()?)))?;
         wire.skip_tags()?;
-        Ok(topics.into_iter().flatten().collect())
+        Ok(partitions)
     }
 }

@@ -49,18 +49,12 @@ impl Request for ListOffsets {
 
     fn read(wire: &mut Reader, _version: i16) -> Result<Vec<ListOffsetsAnswer>, WireError> {
         wire.i32()?;
-        let topics = wire.array(3, |wire| {
-            wire.string()?;
-            let partitions = wire.array(26, |wire| {
-                let (partition, error, _timestamp, offset, _epoch) =
-                    (wire.i32()?, wire.i16()?, wire.i64()?, wire.i64()?, wire.i32()?);
-                wire.skip_tags()?;
-                Ok(ListOffsetsAnswer { partition, error, offset })
-            })?;
-            wire.skip_tags()?;
-            Ok(partitions)
+        let partitions = wire.partitions_of_topics(26, |wire| {
+            let (partition, error, _timestamp, offset, _epoch) =
+                (wire.i32()?, wire.i16()?, wire.i64()?, wire.i64()?, wire.i32()?);
+            Ok(ListOffsetsAnswer { partition, error, offset })
         })?;
         wire.skip_tags()?;
-        Ok(topics.into_iter().flatten().collect())
+        Ok(partitions)
     }
 }

@@ -7,6 +7,7 @@
 //! Written by hand instead of generated: the generated code allocates for every count that an answer claims.
 
 pub mod api_versions;
+pub mod describe_configs;
 pub mod fetch;
 pub mod group;
 pub mod list_offsets;

@@ -47,17 +47,11 @@ impl Request for OffsetForLeaderEpoch {
 
     fn read(wire: &mut Reader, _version: i16) -> Result<Vec<OffsetForLeaderEpochAnswer>, WireError> {
         wire.i32()?;
-        let topics = wire.array(3, |wire| {
-            wire.string()?;
-            let partitions = wire.array(18, |wire| {
-                let (error, partition, leader_epoch, end_offset) = (wire.i16()?, wire.i32()?, wire.i32()?, wire.i64()?);
-                wire.skip_tags()?;
-                Ok(OffsetForLeaderEpochAnswer { error, partition, leader_epoch, end_offset })
-            })?;
-            wire.skip_tags()?;
-            Ok(partitions)
+        let partitions = wire.partitions_of_topics(18, |wire| {
+            let (error, partition, leader_epoch, end_offset) = (wire.i16()?, wire.i32()?, wire.i32()?, wire.i64()?);
+            Ok(OffsetForLeaderEpochAnswer { error, partition, leader_epoch, end_offset })
         })?;
         wire.skip_tags()?;
-        Ok(topics.into_iter().flatten().collect())
+        Ok(partitions)
     }
 }

@@ -319,3 +319,38 @@ fn sasl() {
         assert_eq!(read.lifetime_ms, if version >= 1 { 7 } else { 0 });
     }
 }
+
+#[test]
+fn describe_configs() {
+    use describe_configs::{DescribeConfigs, DescribeConfigsAnswer};
+    use theirs::describe_configs_response::{
+        DescribeConfigsResourceResult, DescribeConfigsResult, DescribeConfigsSynonym,
+    };
+    for version in versions(DescribeConfigs::API) {
+        let request = DescribeConfigs { topic: "t".into(), keys: vec!["retention.ms".into()] };
+        let read: theirs::DescribeConfigsRequest = asked(&request, version);
+        assert_eq!((read.resources[0].resource_type, read.resources[0].resource_name.as_str()), (2, "t"));
+        assert_eq!(read.resources[0].configuration_keys, Some(vec![text("retention.ms")]));
+        assert!(!read.include_synonyms && !read.include_documentation);
+        let synonym = DescribeConfigsSynonym::default().with_name(text("s")).with_value(None);
+        let mut setting = DescribeConfigsResourceResult::default()
+            .with_name(text("retention.ms"))
+            .with_value(Some(text("5")))
+            .with_synonyms(vec![synonym]);
+        if version >= 3 {
+            setting = setting.with_config_type(5).with_documentation(Some(text("doc")));
+        }
+        let result = DescribeConfigsResult::default()
+            .with_error_code(29)
+            .with_error_message(Some(text("no")))
+            .with_resource_type(2)
+            .with_resource_name(text("t"))
+            .with_configs(vec![setting]);
+        let read = answered::<DescribeConfigs>(
+            &theirs::DescribeConfigsResponse::default().with_results(vec![result]),
+            version,
+        );
+        let settings = vec![("retention.ms".to_owned(), Some("5".to_owned()))];
+        assert_eq!(read, [DescribeConfigsAnswer { error: 29, message: Some("no".into()), settings }]);
+    }
+}

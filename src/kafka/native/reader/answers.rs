@@ -12,7 +12,7 @@ use super::{PARTITION_BYTES, Reading, STUCK_LIMIT, is_session_error};
 use crate::kafka::native::decode::Fetched;
 use crate::kafka::native::decoding::Job;
 use crate::kafka::native::fetching::Done;
-use crate::kafka::native::messages::fetch::{FetchAnswer, FetchedPartition};
+use crate::kafka::native::messages::fetch::{BY_TOPIC_ID, FetchAnswer, FetchedPartition};
 use crate::kafka::native::partition::{Status, walk};
 use crate::kafka::native::{errors, offsets};
 use crate::pipeline::budget::Permit;
@@ -40,9 +40,15 @@ impl Reading {
             return self.broker_failed(done.broker, &format!("fetch: {}", errors::name(answer.error)));
         }
         broker.session.answered(answer.session_id);
+        let by_name = done.version.is_some_and(|version| version < BY_TOPIC_ID);
         broker.backoff.reset();
         if answer.throttle_ms > 0 {
             broker.retry_at = Some(now + Duration::from_millis(answer.throttle_ms as u64));
+        }
+        if by_name {
+            self.tell_no_ids(
+                "Kafka before 3.1 takes no topic ids in fetches: a topic that is deleted and made again within a minute may not be noticed",
+            );
         }
         self.on_answer(done.broker, &done.asked, answer, permit);
     }
@@ -63,6 +69,8 @@ impl Reading {
     }
 
     pub(super) fn on_answer(&mut self, broker: i32, asked: &[(i32, i64)], answer: FetchAnswer, mut permit: Permit) {
+        #[cfg(test)]
+        assert!(!tests::PANIC.get(), "as the test wants");
         self.answers += 1;
         for topic in answer.topics {
             for fetched in topic.partitions {
@@ -102,10 +110,14 @@ impl Reading {
         let position = partition.position;
         let walked = walk(position, &fetched.records);
         let end_offset = if committed { fetched.last_stable_offset } else { fetched.high_watermark };
-        if walked.last_epoch >= 0 {
+        let moved = walked.next_offset > position;
+        if moved {
+            // From here on the log read under this leader needs no other proof.
+            if partition.known().is_none() {
+                partition.proven = Some((partition.leader, partition.leader_epoch));
+            }
             partition.last_fetched_epoch = walked.last_epoch;
         }
-        let moved = walked.next_offset > position;
         if !fetched.records.is_empty() {
             partition.served = self.answers;
         }
@@ -195,7 +207,7 @@ impl Reading {
                     Some((leader, epoch))
                         if epoch > partition.leader_epoch && self.cluster.address(leader).is_some() =>
                     {
-                        (partition.leader, partition.leader_epoch) = (leader, epoch);
+                        partition.follow(leader, epoch);
                         partition.retry_at = None;
                     }
                     _ => {
@@ -229,6 +241,7 @@ impl Reading {
             Ok(_) => {
                 partition.misplaced += 1;
                 partition.status = Status::Reading;
+                partition.follow(partition.leader, partition.leader_epoch);
             }
             Err(error @ SourceError::Unreachable { .. }) => {
                 partition.status = Status::Homeless;
@@ -237,5 +250,13 @@ impl Reading {
             }
             Err(error) => self.fail(id, error),
         }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    thread_local! {
+        /// The reader of this thread is to panic.
+        pub(in crate::kafka::native::reader) static PANIC: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
     }
 }

@@ -68,13 +68,7 @@ impl Reading {
                 homeless = true;
                 continue;
             }
-            if found.leader != partition.leader || found.leader_epoch != partition.leader_epoch {
-                partition.replica = None;
-            }
-            (partition.leader, partition.leader_epoch) = (found.leader, found.leader_epoch);
-            if partition.status == Status::Homeless {
-                partition.status = Status::Reading;
-            }
+            partition.follow(found.leader, found.leader_epoch);
         }
         match missing {
             None => self.missing_since = None,
@@ -92,16 +86,20 @@ impl Reading {
         }
     }
 
+    /// Says once what can't be told apart on old brokers.
+    pub(super) fn tell_no_ids(&mut self, message: &str) {
+        if !self.told_no_ids {
+            self.told_no_ids = true;
+            tracing::warn!(topic = self.request.topic, "{message}");
+        }
+    }
+
     /// Checks the id against the one that the positions belong to; all fails where it is another.
     pub(super) fn same_topic(&mut self, found: [u8; 16]) -> bool {
         let Some(found_id) = topic_id(found) else {
-            if !self.told_no_ids {
-                self.told_no_ids = true;
-                tracing::warn!(
-                    topic = self.request.topic,
-                    "the brokers tell no topic ids (Kafka before 2.8): a topic that is deleted and made again is not noticed"
-                );
-            }
+            self.tell_no_ids(
+                "Kafka before 2.8 knows no topic ids: a topic that is deleted and made again is not noticed",
+            );
             return true;
         };
         let adopted = self.topic_id.and_then(topic_id);

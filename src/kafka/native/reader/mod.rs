@@ -1,21 +1,23 @@
 //! A running read of one topic: one connection per broker that leads some of its partitions, one fetch under way on each.
 //!
 //! Owns: the loop, which partitions are fetched from which broker next, failures. Does not own: what answers
-//! ([`answers`]) and metadata ([`leaders`]) mean, a fetch itself ([`super::fetching`]), decoding ([`super::decoding`]).
+//! ([`answers`]) and metadata ([`leaders`]) mean, whether the log is the same ([`proofs`]), a fetch itself ([`super::fetching`]), decoding ([`super::decoding`]).
 //!
 //! Everything is decided in one task: questions are futures that it polls, so there are no locks and no order to get wrong.
 //! A partition's answers are decoded in the order they came; the next fetch goes out while the last answer is decoded.
 
 mod answers;
 mod leaders;
+mod proofs;
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -23,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 use crate::kafka::backoff::Backoff;
 use crate::kafka::native::cluster::Cluster;
 use crate::kafka::native::connection::Connection;
-use crate::kafka::native::decoding::{self, Decoded, Job};
+use crate::kafka::native::decoding::{self, Decoded, Job, panic_text};
 use crate::kafka::native::errors;
 use crate::kafka::native::fetching::{self, Done};
 use crate::kafka::native::messages::fetch::{Fetch, FetchPartition};
 use crate::kafka::native::messages::metadata::TopicMetadata;
 use crate::kafka::native::partition::{Partition, Status};
 use crate::kafka::native::reader::leaders::METADATA_AGE;
+use crate::kafka::native::reader::proofs::Proof;
 use crate::kafka::native::session::Session;
 use crate::pipeline::source::{Isolation, ReadRequest, SourceError, SourceEvent};
 
@@ -81,6 +84,8 @@ pub struct Reading {
     brokers: BTreeMap<i32, Broker>,
     fetches: FuturesUnordered<BoxFuture<'static, Done>>,
     ends: FuturesUnordered<BoxFuture<'static, Ends>>,
+    proofs: FuturesUnordered<BoxFuture<'static, Proof>>,
+    told_no_epochs: bool,
     metadata: Option<BoxFuture<'static, Result<Option<TopicMetadata>, SourceError>>>,
     metadata_at: Instant,
     metadata_backoff: Backoff,
@@ -111,8 +116,11 @@ impl Reading {
                 sender
             })
             .collect();
+        let seen = |wanted| request.seen.iter().find(|(partition, _)| *partition == wanted).map(|(_, seen)| *seen);
         let partition = |&(partition, offset): &(i32, i64)| {
-            (partition, Partition::new(partition, offset, BACKOFF, PARTITION_BYTES))
+            let mut new = Partition::new(partition, offset, BACKOFF, PARTITION_BYTES);
+            new.seen = seen(partition).and_then(|seen| Some((seen.offset, seen.leader_epoch?)));
+            (partition, new)
         };
         Self {
             partitions: request.starts.iter().map(partition).collect(),
@@ -124,6 +132,8 @@ impl Reading {
             brokers: BTreeMap::new(),
             fetches: FuturesUnordered::new(),
             ends: FuturesUnordered::new(),
+            proofs: FuturesUnordered::new(),
+            told_no_epochs: false,
             metadata: None,
             metadata_at: now,
             metadata_backoff: BACKOFF,
@@ -135,11 +145,27 @@ impl Reading {
         }
     }
 
-    /// Reads until nobody listens or every partition failed.
-    pub async fn run(mut self) {
+    /// Reads until nobody listens or every partition failed; a mistake of ours is a failure of every partition.
+    pub async fn run_to_the_end(self) {
+        let events = self.events.clone();
+        let (topic, starts) = (self.request.topic.clone(), self.request.starts.clone());
+        let Err(panic) = AssertUnwindSafe(self.run()).catch_unwind().await else { return };
+        let message = format!("the reader panicked: {}", panic_text(&*panic));
+        for (partition, offset) in starts {
+            let what = format!("topic {topic} partition {partition}");
+            let error = SourceError::Unreachable { what, message: message.clone() };
+            if events.send(SourceEvent::Failed { partition, offset, error }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn run(mut self) {
         while self.partitions.values().any(|partition| partition.status != Status::Ended) {
             let now = Instant::now();
+            self.check_decoders();
             self.start_metadata(now);
+            self.start_proofs();
             self.start_fetches(now);
             let wake = self.next_wake(now);
             tokio::select! {
@@ -147,6 +173,7 @@ impl Reading {
                 Some(done) = self.fetches.next() => self.on_fetch(done),
                 Some(decoded) = self.decoded.recv() => self.on_decoded(decoded),
                 Some((partition, ends)) = self.ends.next() => self.on_ends(partition, ends),
+                Some(proof) = self.proofs.next() => self.on_proof(proof),
                 answer = async { match &mut self.metadata { Some(asked) => asked.await, None => std::future::pending().await } } => {
                     self.metadata = None;
                     self.on_metadata(answer);
@@ -234,10 +261,34 @@ impl Reading {
         }
     }
 
+    fn decoder(&self, partition: i32) -> usize {
+        usize::try_from(partition).unwrap_or(0) % self.jobs.len().max(1)
+    }
+
     fn job(&self, partition: i32, job: Job) {
-        let index = usize::try_from(partition).unwrap_or(0) % self.jobs.len().max(1);
-        // A decoder that is gone saw that nobody listens; so will this task.
-        let _ = self.jobs.get(index).map(|jobs| jobs.send(job));
+        // A decoder that is gone saw that nobody listens, or is found by `check_decoders`.
+        let _ = self.jobs.get(self.decoder(partition)).map(|jobs| jobs.send(job));
+    }
+
+    /// A decoder ends when nobody listens; one that ended before is a mistake of ours, and nothing of its partitions would
+    /// ever come again.
+    fn check_decoders(&mut self) {
+        let ended: Vec<bool> = self.jobs.iter().map(mpsc::UnboundedSender::is_closed).collect();
+        if !ended.contains(&true) || self.events.is_closed() {
+            return;
+        }
+        let of_ended: Vec<i32> = self.partitions.keys().copied().filter(|&id| ended[self.decoder(id)]).collect();
+        for partition in self.partitions.values_mut().filter(|each| of_ended.contains(&each.partition)) {
+            if partition.status == Status::Ended {
+                continue;
+            }
+            partition.status = Status::Ended;
+            let (id, offset) = (partition.partition, partition.position);
+            let what = format!("topic {} partition {id}", self.request.topic);
+            let error = SourceError::Unreachable { what, message: "the task that decodes it ended".into() };
+            let (events, event) = (self.events.clone(), SourceEvent::Failed { partition: id, offset, error });
+            tokio::spawn(async move { events.send(event).await });
+        }
     }
 
     /// Ends a partition; its failure comes after all that was fetched before.

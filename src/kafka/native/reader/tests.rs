@@ -8,11 +8,12 @@ use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEnc
 use uuid::Uuid;
 
 use super::*;
+use crate::config::KafkaConfig;
 use crate::kafka::contract::Reading as Read;
-use crate::kafka::contract_services::config;
 use crate::kafka::native;
 use crate::kafka::native::fake_broker::{self, FakeCluster, Reply, TOPIC, error, partition};
 use crate::pipeline::budget::Budget;
+use crate::pipeline::source::Position;
 
 fn batch(first: i64, count: i64, value_bytes: usize) -> (i64, i64, Vec<u8>) {
     let records: Vec<Record> = (first..first + count)
@@ -39,12 +40,18 @@ fn batch(first: i64, count: i64, value_bytes: usize) -> (i64, i64, Vec<u8>) {
 }
 
 async fn read(cluster: &FakeCluster, offset: i64) -> Read {
-    let kafka = native::connect(&config(&cluster.address())).await.unwrap();
+    read_after(cluster, offset, None).await
+}
+
+/// A read where a former one came to `seen`.
+async fn read_after(cluster: &FakeCluster, offset: i64, seen: Option<Position>) -> Read {
+    let kafka = native::connect(&KafkaConfig::plaintext(&cluster.address())).await.unwrap();
     let request = ReadRequest {
         topic: TOPIC.into(),
         topic_id: None,
         isolation: Isolation::ReadCommitted,
         starts: vec![(0, offset)],
+        seen: seen.map(|seen| (0, seen)).into_iter().collect(),
         budget: Budget::new(64 << 20),
     };
     Read::with_request(&*kafka, request)
@@ -107,6 +114,43 @@ async fn the_oldest_kafka_is_read_by_name_and_without_ids() {
     assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("Fetch 0 to 9")), "{error}");
 }
 
+/// What is logged on this thread, on which a test's tasks run as well.
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn brokers_without_topic_ids_are_told_once() {
+    for (metadata, fetch, said) in [(9, 10, Some("before 2.8")), (11, 12, Some("before 3.1")), (12, 13, None)] {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone()).finish();
+        let _guard = tracing::subscriber::set_default(subscriber);
+        let cluster = FakeCluster::start(1).await;
+        cluster.with(|state| {
+            state.versions = [3, metadata, 8, fetch];
+            state.log.push(batch(0, 2, 10));
+        });
+        let mut reading = read(&cluster, 0).await;
+        assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+        cluster.with(|state| state.log.push(batch(2, 1, 10)));
+        assert_eq!(offsets(&mut reading, 1).await, [2]);
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(text.matches("is deleted and made again").count(), usize::from(said.is_some()), "{text}");
+        assert!(said.is_none_or(|said| text.contains(said)), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn a_log_that_went_another_way_is_a_truncation() {
     let cluster = FakeCluster::start(1).await;
@@ -124,6 +168,81 @@ async fn a_log_that_went_another_way_is_a_truncation() {
         partitions.map(|topic| topic.partitions[0].last_fetched_epoch).collect()
     });
     assert_eq!(epochs, [-1, 5], "the epoch of the last batch is sent once there is one");
+}
+
+fn seen(offset: i64, leader_epoch: i32) -> Option<Position> {
+    Some(Position { offset, leader_epoch: Some(leader_epoch) })
+}
+
+#[tokio::test]
+async fn a_log_that_went_another_way_while_nobody_read_is_a_truncation() {
+    // Epoch 4 ended at 6, then the log was written on from there in epoch 5: all of it is longer than what was seen.
+    for (start, before, end) in [(0, seen(10, 4), 6), (2, seen(10, 3), 0), (6, seen(11, 6), 0)] {
+        let cluster = FakeCluster::start(1).await;
+        cluster.with(|state| {
+            state.log.push(batch(0, 20, 10));
+            state.epochs = Some(vec![(4, 0), (5, 6)]);
+        });
+        let failure = read_after(&cluster, start, before).await.failure().await;
+        let offset = before.unwrap().offset;
+        assert!(
+            matches!(failure, SourceError::Truncated { offset: at, end_offset, .. } if at == offset && end_offset == end),
+            "{before:?}: {failure}"
+        );
+        assert_eq!(cluster.with(|state| state.fetches.len()), 0, "nothing was read before");
+    }
+}
+
+#[tokio::test]
+async fn a_log_that_is_the_same_is_read_on() {
+    for before in [seen(6, 4), seen(20, 5), seen(3, 4), Some(Position { offset: 99, leader_epoch: None }), None] {
+        let cluster = FakeCluster::start(1).await;
+        cluster.with(|state| {
+            state.log.push(batch(0, 20, 10));
+            state.epochs = Some(vec![(4, 0), (5, 6)]);
+        });
+        let mut reading = read_after(&cluster, 1, before).await;
+        assert_eq!(offsets(&mut reading, 19).await.len(), 19);
+        let asked = before.and_then(|seen| seen.leader_epoch).map(|epoch| (1, 5, epoch));
+        assert_eq!(cluster.with(|state| state.epochs_asked.clone()), Vec::from_iter(asked), "{before:?}");
+    }
+}
+
+#[tokio::test]
+async fn each_new_leader_is_asked_before_it_is_read() {
+    let cluster = FakeCluster::start(2).await;
+    cluster.with(|state| {
+        state.log.push(batch(0, 2, 10));
+        state.epochs = Some(vec![(5, 0)]);
+        // The oldest fetches say nothing of epochs themselves.
+        state.versions[3] = 10;
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 2).await, [0, 1]);
+    cluster.with(|state| {
+        (state.leader, state.leader_epoch) = (2, 6);
+        state.log.push(batch(2, 1, 10));
+        state.epochs = Some(vec![(5, 0), (6, 2)]);
+    });
+    cluster.reply(1, |request| partition(request, error(6)));
+    assert_eq!(offsets(&mut reading, 1).await, [2]);
+    assert_eq!(cluster.with(|state| state.epochs_asked.clone()), [(2, 6, 5)]);
+    cluster.with(|state| {
+        (state.leader, state.leader_epoch) = (1, 7);
+        state.log.push(batch(3, 9, 10));
+        state.epochs = Some(vec![(5, 0), (7, 1)]);
+    });
+    cluster.reply(2, |request| partition(request, error(6)));
+    let failure = reading.failure().await;
+    assert!(matches!(failure, SourceError::Truncated { offset: 3, end_offset: 1, .. }), "{failure}");
+}
+
+#[tokio::test]
+async fn brokers_that_know_no_epochs_are_read_all_the_same() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 5, 10)));
+    let mut reading = read_after(&cluster, 1, seen(5, 5)).await;
+    assert_eq!(offsets(&mut reading, 4).await, [1, 2, 3, 4]);
 }
 
 #[tokio::test]
@@ -279,4 +398,98 @@ async fn a_new_topic_id_is_a_recreated_topic() {
     cluster.reply(1, |request| partition(request, error(100)));
     let failure = reading.failure().await;
     assert!(matches!(&failure, SourceError::Recreated { found, .. } if found == &"02".repeat(16)), "{failure}");
+}
+
+#[tokio::test]
+async fn a_broker_that_says_nothing_is_left_for_a_new_connection() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| {
+        state.log.push(batch(0, 3, 10));
+        state.replies.entry(1).or_default().push_back(Reply::Hang);
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 3).await, [0, 1, 2]);
+    let epochs: Vec<i32> = cluster.with(|state| state.fetches.iter().map(|(_, each)| each.session_epoch).collect());
+    assert_eq!(epochs[..2], [0, 0], "each connection has a session of its own");
+}
+
+#[tokio::test]
+async fn a_slow_broker_is_waited_for() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| {
+        state.log.push(batch(0, 3, 10_000));
+        state.replies.entry(1).or_default().push_back(Reply::Slow(Duration::from_millis(2600)));
+    });
+    // Longer in all than any limit, but never silent for so long.
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 3).await, [0, 1, 2]);
+    assert_eq!(cluster.with(|state| state.fetches[0].1.session_epoch), 0);
+    assert!(
+        cluster.with(|state| state.fetches.iter().skip(1).all(|(_, each)| each.session_epoch > 0)),
+        "one connection"
+    );
+}
+
+#[tokio::test]
+async fn a_throttled_client_keeps_quiet() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 3, 10)));
+    cluster.reply(1, |request| {
+        let end = error(0).with_last_stable_offset(0).with_high_watermark(0);
+        partition(request, end).with_throttle_time_ms(700).with_session_id(9)
+    });
+    let mut reading = read(&cluster, 0).await;
+    assert_eq!(offsets(&mut reading, 3).await, [0, 1, 2]);
+    let at = cluster.with(|state| state.fetched_at.clone());
+    assert!(at[1] - at[0] >= Duration::from_millis(700), "{:?}", at[1] - at[0]);
+}
+
+#[tokio::test]
+async fn a_decoder_that_panics_is_a_failure_with_its_place() {
+    use crate::kafka::native::decoding::tests::PANIC_IN;
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 3, 10)));
+    let mut reading = read(&cluster, 1).await;
+    assert_eq!(offsets(&mut reading, 2).await, [1, 2]);
+    PANIC_IN.set(0);
+    cluster.with(|state| state.log.push(batch(3, 2, 10)));
+    let failure = reading.failure().await;
+    assert!(
+        matches!(&failure, SourceError::Unreadable { offset: 3, message, .. } if message.contains("as the test wants")),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_reader_that_panics_fails_every_partition() {
+    let cluster = FakeCluster::start(1).await;
+    cluster.with(|state| state.log.push(batch(0, 3, 10)));
+    // This one answer is taken apart in the reader's own task.
+    super::answers::tests::PANIC.set(true);
+    let failure = read(&cluster, 1).await.failure().await;
+    assert!(
+        matches!(&failure, SourceError::Unreachable { what, message } if what.contains("partition 0") && message.contains("panicked")),
+        "{failure}"
+    );
+}
+
+#[tokio::test]
+async fn a_decoder_that_is_gone_is_noticed() {
+    let cluster = FakeCluster::start(1).await;
+    let kafka = Arc::new(Cluster::new(&KafkaConfig::plaintext(&cluster.address())).unwrap());
+    let request = ReadRequest {
+        topic: TOPIC.into(),
+        topic_id: None,
+        isolation: Isolation::ReadCommitted,
+        starts: vec![(0, 0)],
+        seen: Vec::new(),
+        budget: Budget::new(64 << 20),
+    };
+    let (sender, mut events) = mpsc::channel(4);
+    let stop = CancellationToken::new();
+    let mut reading = Reading::new(kafka, request, sender, &stop);
+    reading.jobs = vec![mpsc::unbounded_channel().0];
+    tokio::spawn(reading.run_to_the_end());
+    let event = events.recv().await;
+    assert!(matches!(&event, Some(SourceEvent::Failed { partition: 0, .. })), "{event:?}");
 }
