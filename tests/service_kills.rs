@@ -91,19 +91,20 @@ async fn killed_brokers_and_moving_leaders_lose_nothing() {
     let load = Load::start(&kafka, &topic, 3, 3_000);
     let setup = Setup::new(&kafka, &topic, &Sink::File, OFTEN);
     let member = member(&setup);
-    for broker in [2, 3] {
-        wait_for_objects(&member);
-        let pause = load.pause();
-        oracle.ask(&format!("move {topic} 0 {broker}"));
-        drop(pause);
-        wait_for_objects(&member);
-        let pause = load.pause();
-        let leader = oracle.ask(&format!("leader {topic} 1"));
-        brokers.run("kill", &[&leader]);
-        assert_eq!(task(&member)["state"], "RUNNING");
-        brokers.run("start", &[]);
-        drop(pause);
+    wait_for_objects(&member);
+    let pause = load.pause();
+    for partition in 0..3 {
+        let leader: i32 = oracle.ask(&format!("leader {topic} {partition}")).parse().unwrap();
+        oracle.ask(&format!("move {topic} {partition} {}", leader % 3 + 1));
     }
+    drop(pause);
+    wait_for_objects(&member);
+    let pause = load.pause();
+    let leader = oracle.ask(&format!("leader {topic} 1"));
+    brokers.run("kill", &[&leader]);
+    assert_eq!(task(&member)["state"], "RUNNING");
+    brokers.run("start", &[]);
+    drop(pause);
     wait_for_objects(&member);
     assert_eq!(member.takeovers()[&0], 1, "{}", member.running.last_lines());
     finish(&setup, load, member, 3);

@@ -1,4 +1,5 @@
-//! Faults of every kind, chosen by a seed, on real processes under steady load: three workers over Redis, three brokers, MinIO.
+//! Faults of every kind, chosen by a seed, on real processes under steady load: three brokers, MinIO, three workers over Redis,
+//! and one by itself, which takes its task over at once and so can be killed at a higher rate; each archives a topic.
 //! `make soak` runs it; it is no part of `make test`. The seed fixes which faults come in which order, not when.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "test code")]
 #![allow(clippy::disallowed_methods, reason = "a fault at a random moment is a wait on nothing")]
@@ -12,16 +13,18 @@ use std::time::{Duration, Instant};
 use support::group::{Group, Load, Member, OwnRedis};
 use support::kafka::{Oracle, unique};
 use support::own::{MINIO_KEYS, Own};
-use support::process::Sink;
+use support::process::{Running, Setup, Sink};
 
 const PARTITIONS: u64 = 6;
+const LONE_LOG: &str = "lone.log";
 /// Longer than a lease.
 const ZOMBIE: Duration = Duration::from_secs(12);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
-    WorkerKilled,
-    WorkerKilledSpoolDeleted,
+    LoneWorkerKilled,
+    LoneWorkerKilledSpoolDeleted,
+    WorkerOfGroupKilled,
     WorkerAsleepLongerThanItsLease,
     SpoolDeleted,
     RedisFlushed,
@@ -34,18 +37,19 @@ enum Fault {
 }
 
 /// With their weights.
-const FAULTS: [(Fault, u64); 11] = [
-    (Fault::WorkerKilled, 44),
-    (Fault::WorkerKilledSpoolDeleted, 20),
-    (Fault::WorkerAsleepLongerThanItsLease, 3),
-    (Fault::SpoolDeleted, 7),
-    (Fault::RedisFlushed, 6),
-    (Fault::RedisKilled, 4),
-    (Fault::StoreKilled, 4),
+const FAULTS: [(Fault, u64); 12] = [
+    (Fault::LoneWorkerKilled, 40),
+    (Fault::LoneWorkerKilledSpoolDeleted, 30),
+    (Fault::WorkerOfGroupKilled, 8),
+    (Fault::WorkerAsleepLongerThanItsLease, 2),
+    (Fault::SpoolDeleted, 4),
+    (Fault::RedisFlushed, 3),
+    (Fault::RedisKilled, 3),
+    (Fault::StoreKilled, 3),
     (Fault::StoreHung, 3),
     (Fault::BrokerKilled, 2),
-    (Fault::LeadersMoved, 3),
-    (Fault::SettingsChanged, 4),
+    (Fault::LeadersMoved, 2),
+    (Fault::SettingsChanged, 2),
 ];
 
 /// SplitMix64.
@@ -72,7 +76,7 @@ impl Random {
             }
             at -= weight;
         }
-        Fault::WorkerKilled
+        Fault::LoneWorkerKilled
     }
 }
 
@@ -97,6 +101,9 @@ struct Soak {
     load: Load,
     group: Group,
     members: Vec<Member>,
+    alone: Setup,
+    alone_load: Load,
+    lone: Option<Running>,
     kills: u64,
     ended_by_themselves: u64,
 }
@@ -106,13 +113,29 @@ impl Soak {
         self.group.start(id, "")
     }
 
+    /// Of the worker by itself: four in five in the middle of its work, the others while it starts.
+    fn kill_lone(&mut self, more: u64, delete_spool: bool) {
+        let mut running = self.lone.take().unwrap();
+        if more % 5 != 4 {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            while !running.log().contains("task taken over") && running.child.try_wait().unwrap().is_none() {
+                assert!(Instant::now() < deadline, "no takeover within a minute: {}", running.last_lines());
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            std::thread::sleep(Duration::from_millis(more / 5 % 1_500));
+        }
+        running.kill();
+        if delete_spool {
+            let _ = fs::remove_dir_all(self.alone.spool());
+        }
+        self.lone = Some(self.alone.start(&[], LONE_LOG));
+        self.kills += 1;
+    }
+
     /// kill -9, and a new one in its place.
-    fn kill_worker(&mut self, at: usize, delete_spool: bool) {
+    fn kill_worker(&mut self, at: usize) {
         let member = self.members.remove(at);
         member.running.kill();
-        if delete_spool {
-            let _ = fs::remove_dir_all(self.group.setup.path(&format!("spool-{}", member.id)));
-        }
         self.members.insert(at, self.start(&member.id));
         self.kills += 1;
     }
@@ -121,8 +144,9 @@ impl Soak {
         let at = self.random.below(self.members.len() as u64) as usize;
         let more = self.random.next();
         match fault {
-            Fault::WorkerKilled => self.kill_worker(at, false),
-            Fault::WorkerKilledSpoolDeleted => self.kill_worker(at, true),
+            Fault::LoneWorkerKilled => self.kill_lone(more, false),
+            Fault::LoneWorkerKilledSpoolDeleted => self.kill_lone(more, true),
+            Fault::WorkerOfGroupKilled => self.kill_worker(at),
             Fault::WorkerAsleepLongerThanItsLease => {
                 self.members[at].running.signal("STOP");
                 std::thread::sleep(ZOMBIE);
@@ -150,7 +174,7 @@ impl Soak {
                 self.store.signal("CONT");
             }
             Fault::BrokerKilled => {
-                let pause = self.load.pause();
+                let pause = (self.load.pause(), self.alone_load.pause());
                 self.kafka.run("kill", &[&(1 + more % 3).to_string()]);
                 std::thread::sleep(Duration::from_secs(1));
                 self.kafka.run("start", &[]);
@@ -158,7 +182,7 @@ impl Soak {
                 self.kills += 1;
             }
             Fault::LeadersMoved => {
-                let pause = self.load.pause();
+                let pause = (self.load.pause(), self.alone_load.pause());
                 for partition in 0..PARTITIONS {
                     let broker = 1 + (more + partition) % 3;
                     self.oracle.ask(&format!("move {} {partition} {broker}", self.topic));
@@ -185,6 +209,12 @@ impl Soak {
 
     /// A worker that ended although nobody killed it, as one does that finds its store away when it starts.
     fn start_again(&mut self) {
+        let lone = self.lone.as_mut().unwrap();
+        if let Some(status) = lone.child.try_wait().unwrap() {
+            assert_ne!(status.code(), Some(2), "{}", lone.last_lines());
+            self.lone = Some(self.alone.start(&[], LONE_LOG));
+            self.ended_by_themselves += 1;
+        }
         for at in 0..self.members.len() {
             if let Some(status) = self.members[at].running.child.try_wait().unwrap() {
                 let running = &self.members[at].running;
@@ -198,8 +228,10 @@ impl Soak {
 }
 
 /// Lines of all workers' logs that say `text`.
-fn count(group: &Group, text: &str) -> usize {
-    let logs = ["w1", "w2", "w3"].map(|id| fs::read_to_string(group.setup.path(&format!("{id}.log"))).unwrap());
+fn count(group: &Group, alone: &Setup, text: &str) -> usize {
+    let files = ["w1.log", "w2.log", "w3.log"].map(|name| group.setup.path(name));
+    let files = files.into_iter().chain([alone.path(LONE_LOG)]);
+    let logs: Vec<String> = files.map(|file| fs::read_to_string(file).unwrap()).collect();
     logs.iter().flat_map(|log| log.lines()).filter(|line| line.contains(text)).count()
 }
 
@@ -213,16 +245,44 @@ fn the_archive_is_exact_after_random_faults() {
     let (address, topic) = (kafka.address(), unique("soak"));
     let mut oracle = Oracle::start(&address);
     oracle.ask(&format!("create {topic} {PARTITIONS} 3 min.insync.replicas=1"));
-    let load = Load::start(&address, &topic, PARTITIONS, number("SOAK_RATE", 1_800));
+    let rate = number("SOAK_RATE", 1_200);
+    let load = Load::start(&address, &topic, PARTITIONS, rate);
     let (endpoint, (key, secret)) = (store.address(), MINIO_KEYS);
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(support::make_bucket(&endpoint, "soak", key, secret));
     let sink = Sink::Minio { endpoint, bucket: "soak".to_owned(), key: key.to_owned(), secret: secret.to_owned() };
     let group = Group::with_sink(&address, &topic, &redis, &sink, &connector(6, "1d"));
     let members = ["w1", "w2", "w3"].map(|id| group.start(id, "")).into();
+    let Sink::Minio { endpoint, .. } = &sink else { panic!("a MinIO") };
+    runtime.block_on(support::make_bucket(endpoint, "alone", key, secret));
+    let alone_sink = Sink::Minio {
+        endpoint: endpoint.clone(),
+        bucket: "alone".to_owned(),
+        key: key.to_owned(),
+        secret: secret.to_owned(),
+    };
+    let alone_topic = unique("alone");
+    oracle.ask(&format!("create {alone_topic} {PARTITIONS} 3 min.insync.replicas=1"));
+    let alone_load = Load::start(&address, &alone_topic, PARTITIONS, rate);
+    let alone = Setup::new(&address, &alone_topic, &alone_sink, &connector(1, "1d"));
+    let lone = Some(alone.start(&[], LONE_LOG));
     let random = Random(seed);
-    let mut soak =
-        Soak { random, kafka, oracle, topic, store, redis, load, group, members, kills: 0, ended_by_themselves: 0 };
+    let mut soak = Soak {
+        random,
+        kafka,
+        oracle,
+        topic,
+        store,
+        redis,
+        load,
+        group,
+        members,
+        alone,
+        alone_load,
+        lone,
+        kills: 0,
+        ended_by_themselves: 0,
+    };
 
     let mut seen: BTreeMap<Fault, u64> = BTreeMap::new();
     let mut said = 0;
@@ -230,7 +290,7 @@ fn the_archive_is_exact_after_random_faults() {
         // Each kind once, then as they come.
         let first = FAULTS.get(seen.values().sum::<u64>() as usize).map(|(fault, _)| *fault);
         let fault = first.unwrap_or_else(|| soak.random.fault());
-        let wait = soak.random.below(1500);
+        let wait = soak.random.below(300);
         std::thread::sleep(Duration::from_millis(wait));
         soak.start_again();
         soak.cause(fault);
@@ -241,19 +301,25 @@ fn the_archive_is_exact_after_random_faults() {
         }
     }
 
-    let Soak { load, group, members, kills, ended_by_themselves, .. } = soak;
-    let records = load.end();
+    let Soak { load, group, members, alone, alone_load, lone, kills, ended_by_themselves, .. } = soak;
+    let (records, alone_records) = (load.end(), alone_load.end());
     for mut member in members {
         // Some may be in the middle of a start, or have a task that was taken from them: how they end says nothing.
         let _ = member.running.terminate();
     }
-    println!("soak: seed {seed}, {kills} processes killed in {} s, {records} records", begun.elapsed().as_secs());
+    lone.unwrap().kill();
+    println!(
+        "soak: seed {seed}, {kills} processes killed in {} s, {} records",
+        begun.elapsed().as_secs(),
+        records + alone_records
+    );
     for (fault, times) in &seen {
         println!("  {fault:?}: {times}");
     }
     println!("  workers that ended by themselves: {ended_by_themselves}");
     for text in [
         "task taken over",
+        "missing=0",
         "task failed",
         "has taken this task over",
         "another worker's now",
@@ -261,12 +327,14 @@ fn the_archive_is_exact_after_random_faults() {
         "settings changed",
         "store request is tried again",
     ] {
-        println!("  log lines {text:?}: {}", count(&group, text));
+        println!("  log lines {text:?}: {}", count(&group, &alone, text));
     }
-    let takeovers = count(&group, "task taken over") as u64;
+    let takeovers = count(&group, &alone, "task taken over") as u64;
     assert!(takeovers > kills / 2, "the workers did hardly run: {takeovers} takeovers");
     // Outside the group: those that were killed may hold leases for a while.
     group.setup.archive_to_the_end();
     group.setup.verify_records(records, PARTITIONS);
+    alone.archive_to_the_end();
+    alone.verify_records(alone_records, PARTITIONS);
     println!("soak: exact, seed {seed}");
 }
