@@ -4,6 +4,7 @@
 //! Does not own: anything after the first fetch.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
@@ -13,7 +14,7 @@ use super::error::TaskError;
 use super::settings::TaskSettings;
 use crate::clock::Environment;
 use crate::config::StartFrom;
-use crate::ledger::{Entry, Identity, IntentId, Pending, State};
+use crate::ledger::{Entry, Identity, IntentId, Low, Pending, State};
 use crate::log::journal::{Journal, read_state};
 use crate::pipeline::source::{At, Isolation, Kafka, SourceError, TopicInfo};
 use crate::pipeline::upload::{Found, find};
@@ -21,6 +22,10 @@ use crate::store::Store;
 
 /// Objects looked for, and offsets asked for, at a time.
 const PARALLEL: usize = 16;
+
+/// How often, and how far apart, what Kafka should have is asked for before it is taken to be gone.
+const TOPIC_ATTEMPTS: usize = 4;
+const TOPIC_WAIT: Duration = Duration::from_millis(500);
 
 /// A task that is ready to read.
 #[derive(Debug)]
@@ -61,14 +66,14 @@ pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> 
             return Ok(Opening::Closed(Box::new(known)));
         }
     }
-    let before = topic_info(context.kafka.as_ref(), &context.topic).await?;
+    let before = topic_info(context.kafka.as_ref(), &context.topic, &BTreeMap::new()).await?;
     let cluster_id = context.kafka.cluster_id().await?;
     // A Kafka that can't answer must not cost a Takeover, which is kept for ever.
     offsets(context, &context.own_partitions(&before), At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
     // Asked again: the predecessor may have taken new partitions in until it was fenced.
-    let topic = topic_info(context.kafka.as_ref(), &context.topic).await?;
+    let topic = topic_info(context.kafka.as_ref(), &context.topic, &state.lows).await?;
     let own = context.own_partitions(&topic);
     let now_ms = || context.environment.clock.now_ms();
     let identity = Identity { cluster_id, topic_id: topic.id.clone(), incarnation: state.identity.incarnation };
@@ -143,9 +148,21 @@ async fn first_offsets(
     Ok((found, offsets(context, own, at).await?))
 }
 
-pub(super) async fn topic_info(kafka: &dyn Kafka, topic: &str) -> Result<TopicInfo, TaskError> {
-    let info = kafka.topic(topic).await?;
-    info.ok_or_else(|| SourceError::NoTopic { topic: topic.to_owned() }.into())
+/// What Kafka says of the topic. Any broker is asked, and one may not have heard yet of a topic or of partitions that were just
+/// made: what is missing of `known` is asked for some times more.
+pub(super) async fn topic_info(
+    kafka: &dyn Kafka,
+    topic: &str,
+    known: &BTreeMap<i32, Low>,
+) -> Result<TopicInfo, TaskError> {
+    for _ in 0..TOPIC_ATTEMPTS {
+        let info = kafka.topic(topic).await?;
+        if let Some(info) = info.filter(|info| known.keys().all(|partition| info.partitions.contains(partition))) {
+            return Ok(info);
+        }
+        tokio::time::sleep(TOPIC_WAIT).await;
+    }
+    kafka.topic(topic).await?.ok_or_else(|| SourceError::NoTopic { topic: topic.to_owned() }.into())
 }
 
 async fn offsets(context: &TaskContext, partitions: &[i32], at: At) -> Result<BTreeMap<i32, i64>, TaskError> {

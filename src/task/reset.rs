@@ -115,7 +115,7 @@ pub async fn execute(subject: &Subject, wish: &Wish) -> Result<Option<Plan>, Tas
 }
 
 async fn plan_for(subject: &Subject, state: &State, wish: &Wish) -> Result<Plan, TaskError> {
-    let topic = opening::topic_info(subject.kafka.as_ref(), &subject.topic).await?;
+    let topic = opening::topic_info(subject.kafka.as_ref(), &subject.topic, &state.lows).await?;
     let found = Identity {
         cluster_id: subject.kafka.cluster_id().await?,
         topic_id: topic.id.clone(),

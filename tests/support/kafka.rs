@@ -193,7 +193,16 @@ impl Reading {
 
 /// Starts at the beginning of every partition.
 pub async fn request(kafka: &dyn Kafka, topic: &str, isolation: Isolation) -> ReadRequest {
-    let info = kafka.topic(topic).await.unwrap().unwrap();
+    // Any broker is asked, and one of several may not have heard of a topic that was made just now.
+    let known = async {
+        loop {
+            match kafka.topic(topic).await.unwrap() {
+                Some(info) => return info,
+                None => tokio::time::sleep(Duration::from_millis(100)).await,
+            }
+        }
+    };
+    let info = tokio::time::timeout(Duration::from_secs(60), known).await.expect("the topic never appears");
     let mut starts = Vec::new();
     for partition in info.partitions {
         starts.push((partition, kafka.offset(topic, partition, At::Earliest, isolation).await.unwrap()));
