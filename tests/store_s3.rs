@@ -6,6 +6,7 @@ mod support;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::http::Method;
@@ -235,12 +236,22 @@ async fn an_upload_that_is_given_up_is_aborted() {
     assert_eq!((server.open_uploads(), server.object_count()), (0, 0));
 
     // The caller goes away in the middle.
-    server.script(|request| if request.is_part() { Fate::Hang } else { Fate::Well });
+    let parts = Arc::new(AtomicUsize::new(0));
+    let asked = Arc::clone(&parts);
+    server.script(move |request| {
+        if !request.is_part() {
+            return Fate::Well;
+        }
+        asked.fetch_add(1, Ordering::Relaxed);
+        Fate::Hang
+    });
     let writer = tokio::spawn({
         let (store, file) = (store.clone(), file.clone());
         async move { store.create("a", &file, None).await }
     });
-    until(|| server.open_uploads() == 1).await;
+    // A part names the upload: whoever sends one knows what to abort.
+    until(|| parts.load(Ordering::Relaxed) > 0).await;
+    assert_eq!(server.open_uploads(), 1);
     writer.abort();
     until(|| server.open_uploads() == 0).await;
     server.heal();
