@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use support::group::Load;
 use support::holding_proxy::HoldingProxy;
 use support::process::{Running, Setup, Sink, produce, service};
 use tokio::runtime::Handle;
@@ -29,8 +30,8 @@ fn name(prefix: &str) -> String {
 fn survives_kills(kafka: &str, sink: &Sink, jam: &dyn Jam) {
     let topic = name("kill");
     let setup = Setup::new(kafka, &topic, sink, SETTINGS);
-    let manifest = setup.path("manifest.json");
-    let mut producer = produce(kafka, &topic, 300_000, Some(8_000), &manifest);
+    // It comes until the last kill: uploads are due at each of them, however long they take.
+    let load = Load::start(kafka, &topic, 4, 8_000);
     for kill in 0..KILLS {
         let mut running = setup.start(&[], "killed.log");
         // One in five dies while it starts; the others at a random moment of their work.
@@ -47,16 +48,16 @@ fn survives_kills(kafka: &str, sink: &Sink, jam: &dyn Jam) {
             fs::remove_dir_all(setup.spool()).unwrap();
         }
     }
-    assert!(producer.wait().unwrap().success());
+    let records = load.end();
     setup.archive_to_the_end();
-    setup.verify(&manifest);
+    setup.verify_records(records, 4);
     let found = Takeovers::of(&fs::read_to_string(setup.path("killed.log")).unwrap());
     println!("{KILLS} kills: {found:?}");
     let jams = JAMMED.len() as u64;
     assert!(found.all >= KILLS / 5 * 4 && found.with_missing >= jams, "{KILLS} kills: {found:?}");
     // Nothing to do: the same once more.
     setup.archive_to_the_end();
-    setup.verify(&manifest);
+    setup.verify_records(records, 4);
 }
 
 /// Makes uploads of data impossible while the log can still be written.
