@@ -58,7 +58,7 @@ pub enum Opening {
 ///
 /// # Errors
 /// [`TaskError`]: nothing was read; the log may hold a Takeover more.
-pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> Result<Opening, TaskError> {
+pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal) -> Result<Opening, TaskError> {
     if goal != Goal::Archive {
         // Whoever goes on with a change looks at each log; one that has ended needs no Takeover.
         let known = read_state(context.log.as_ref(), &context.environment).await?;
@@ -82,16 +82,9 @@ pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> 
         adopt_identity(&mut journal, &mut state, identity).await?;
         check_partitions(context, &state, &topic)?;
         if state.closed.is_none()
-            && let Step::Finish(settings) = cut::approach(goal, &settings, &mut journal, &mut state, now_ms()).await?
+            && let Step::Finish(earlier) = cut::approach(goal, &settings, &mut journal, &mut state, now_ms()).await?
         {
-            let cut = state.cut.clone().unwrap_or_default();
-            check_ends(context, &state).await?;
-            let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
-            let compacted = is_compacted(context, &missing).await?;
-            let partitions = cut.keys().copied().collect();
-            let (settings, live_ends) = (*settings, cut.clone());
-            let opened = Opened { journal, state, settings, partitions, missing, live_ends, compacted, cut: Some(cut) };
-            return Ok(Opening::Ready(Box::new(opened)));
+            settings = *earlier;
         }
     } else if let Goal::Close { next } = goal {
         apply(&mut state, &journal.append(Entry::Closed { next, time_ms: now_ms() }).await?)?;
@@ -103,14 +96,20 @@ pub async fn open(context: &TaskContext, settings: TaskSettings, goal: Goal) -> 
     if state.closed.is_some() {
         return Ok(Opening::Closed(Box::new(state)));
     }
-    let new: Vec<i32> = own.iter().copied().filter(|p| !state.lows.contains_key(p)).collect();
-    add_partitions(context, &mut journal, &mut state, &new).await?;
-    // Asked last: ends only grow, so that whatever the predecessor read and the first start resolved lies below them.
-    let live_ends = offsets(context, &own, At::Latest).await?;
+    let cut = state.cut.clone();
+    let (partitions, live_ends) = if let Some(cut) = &cut {
+        (cut.keys().copied().collect(), cut.clone())
+    } else {
+        let new: Vec<i32> = own.iter().copied().filter(|p| !state.lows.contains_key(p)).collect();
+        add_partitions(context, &mut journal, &mut state, &new).await?;
+        // Asked last: ends only grow, so that whatever the predecessor read and the first start resolved lies below them.
+        let live_ends = offsets(context, &own, At::Latest).await?;
+        (own, live_ends)
+    };
     check_ends(context, &state).await?;
     let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
     let compacted = is_compacted(context, &missing).await?;
-    let opened = Opened { journal, state, settings, partitions: own, missing, live_ends, compacted, cut: None };
+    let opened = Opened { journal, state, settings, partitions, missing, live_ends, compacted, cut };
     Ok(Opening::Ready(Box::new(opened)))
 }
 

@@ -6,7 +6,6 @@
 //! Does not own: how one task is finished and closed ([`crate::task::close`]), the names ([`super::layout`]).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -108,9 +107,4 @@ async fn change(task: &Task, number: u32, mapping: &Mapping, stop: &Cancellation
     layout::create_mapping(connector.state.as_ref(), environment, name, topic, next, &mapping).await?;
     tracing::info!(connector = name, topic, mapping = next, tasks_max = wanted, "tasks_max changed");
     Ok(true)
-}
-
-/// What the tasks of a mapping begin with.
-pub fn origin(mapping: &Mapping) -> Option<Arc<Origin>> {
-    mapping.origin.clone().map(Arc::new)
 }

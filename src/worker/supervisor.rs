@@ -218,7 +218,7 @@ impl Task {
             topic: self.topic.clone(),
             task: share,
             tasks_max: mapping.tasks_max,
-            origin: mapping::origin(mapping),
+            origin: mapping.origin.clone().map(Arc::new),
             worker_id: shared.worker.id.clone(),
             kafka: Arc::clone(&shared.kafka),
             store: connector.store.clone(),

@@ -27,11 +27,11 @@ impl Core {
     }
 
     pub(super) fn finish_if_stored(&mut self, file: FileId) {
-        let lows: BTreeMap<i32, i64> = self.state.lows.iter().map(|(&p, low)| (p, low.offset)).collect();
         let Some(closed) = self.files.get_mut(file) else { return };
         let Stage::Logged { number } = closed.stage else { return };
         if closed.complete && closed.frames.cut == closed.frames.stored {
             closed.stage = Stage::Finishing;
+            let lows = self.state.lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
             let facts = self.settings.facts(&closed.intent, number, &self.state.identity, lows);
             self.actions.push(Action::Finish { file, facts: Box::new(facts) });
         }
