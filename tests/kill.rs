@@ -7,14 +7,12 @@ mod support;
 
 use std::any::Any;
 use std::fs;
-use std::os::unix::fs::symlink;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use support::group::Load;
 use support::holding_proxy::HoldingProxy;
-use support::process::{Running, Setup, Sink, produce, service};
+use support::process::{BlockedFolders, Running, Setup, Sink, produce, service};
 use tokio::runtime::Handle;
 
 const KILLS: u64 = 20;
@@ -69,39 +67,15 @@ trait Jam {
 /// Puts a link to nowhere where each app's folder was.
 struct FolderJam;
 
-struct MovedFolders(Vec<(PathBuf, PathBuf)>);
-
 impl Jam for FolderJam {
     fn jam(&self, setup: &Setup, running: &mut Running) -> Box<dyn Any> {
         let archive = setup.path("archive");
         running.wait_until("an app's folder", || fs::read_dir(&archive).is_ok_and(|folders| folders.count() > 1));
-        let mut moved = Vec::new();
-        // Stopped, so that it does not make a folder anew in between.
         running.signal("STOP");
-        for entry in fs::read_dir(&archive).unwrap() {
-            let folder = entry.unwrap().path();
-            if folder.file_name().unwrap() == "_sluice" {
-                continue;
-            }
-            let aside = archive.with_file_name("aside").join(folder.file_name().unwrap());
-            fs::create_dir_all(aside.parent().unwrap()).unwrap();
-            fs::rename(&folder, &aside).unwrap();
-            symlink("nowhere", &folder).unwrap();
-            moved.push((folder, aside));
-        }
+        let blocked = BlockedFolders::of(&archive);
         running.signal("CONT");
-        assert!(!moved.is_empty());
         running.wait_for("store request is tried again");
-        Box::new(MovedFolders(moved))
-    }
-}
-
-impl Drop for MovedFolders {
-    fn drop(&mut self) {
-        for (folder, aside) in &self.0 {
-            fs::remove_file(folder).unwrap();
-            fs::rename(aside, folder).unwrap();
-        }
+        Box::new(blocked)
     }
 }
 

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use support::group::{Load, Member, wait_until};
 use support::kafka::unique;
-use support::process::{Setup, Sink, service};
+use support::process::{BlockedFolders, Setup, Sink, service};
 
 /// Nothing is due before a file has 96 KiB.
 const LARGE: &str = "rotate: { max_bytes: 96KiB, max_interval: 10m }\ncompression: { frame_bytes: 64KiB }\n";
@@ -126,23 +126,6 @@ fn a_spool_that_can_not_be_used_is_told_until_it_can() {
     finish(&setup, load, member);
 }
 
-/// Links to nowhere where the apps' folders were.
-fn block(archive: &Path) -> Vec<(PathBuf, PathBuf)> {
-    let mut moved = Vec::new();
-    for entry in fs::read_dir(archive).unwrap() {
-        let folder = entry.unwrap().path();
-        if folder.file_name().unwrap() == "_sluice" {
-            continue;
-        }
-        let aside = archive.with_file_name("aside").join(folder.file_name().unwrap());
-        fs::create_dir_all(aside.parent().unwrap()).unwrap();
-        fs::rename(&folder, &aside).unwrap();
-        symlink("nowhere", &folder).unwrap();
-        moved.push((folder, aside));
-    }
-    moved
-}
-
 /// One bit of each file is another one while uploads are held up.
 #[test]
 fn bytes_that_changed_in_the_spool_never_become_an_object() {
@@ -153,7 +136,7 @@ fn bytes_that_changed_in_the_spool_never_become_an_object() {
     let mut member = member(&setup);
     wait_until(|| objects(&setup) > 0, || member.running.last_lines());
     member.running.signal("STOP");
-    let moved = block(&setup.path("archive"));
+    let blocked = BlockedFolders::of(&setup.path("archive"));
     member.running.signal("CONT");
     member.running.wait_for("store request is tried again");
     member.running.signal("STOP");
@@ -164,10 +147,7 @@ fn bytes_that_changed_in_the_spool_never_become_an_object() {
         content[usize::try_from(bytes / 2).unwrap()] ^= 1;
         fs::write(&path, content).unwrap();
     }
-    for (folder, aside) in &moved {
-        fs::remove_file(folder).unwrap();
-        fs::rename(aside, folder).unwrap();
-    }
+    drop(blocked);
     let takeovers = member.takeovers()[&0];
     member.running.signal("CONT");
     wait_until(|| member.takeovers()[&0] > takeovers, || member.running.last_lines());

@@ -1,6 +1,7 @@
 //! The real program as a child process, against real services.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -160,6 +161,39 @@ impl Setup {
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         println!("{text}");
         assert!(output.status.success(), "the archive is not exact: {text}");
+    }
+}
+
+/// Folders of apps that are put aside, each with a link to nowhere in its place: nothing can be uploaded. Back when dropped.
+#[derive(Debug)]
+pub struct BlockedFolders(Vec<(PathBuf, PathBuf)>);
+
+impl BlockedFolders {
+    /// The archive is a folder with at least one app. The worker is stopped meanwhile, so that it makes no folder anew.
+    pub fn of(archive: &Path) -> Self {
+        let mut moved = Vec::new();
+        for entry in fs::read_dir(archive).unwrap() {
+            let folder = entry.unwrap().path();
+            if folder.file_name().unwrap() == "_sluice" {
+                continue;
+            }
+            let aside = archive.with_file_name("aside").join(folder.file_name().unwrap());
+            fs::create_dir_all(aside.parent().unwrap()).unwrap();
+            fs::rename(&folder, &aside).unwrap();
+            symlink("nowhere", &folder).unwrap();
+            moved.push((folder, aside));
+        }
+        assert!(!moved.is_empty());
+        Self(moved)
+    }
+}
+
+impl Drop for BlockedFolders {
+    fn drop(&mut self) {
+        for (folder, aside) in &self.0 {
+            fs::remove_file(folder).unwrap();
+            fs::rename(aside, folder).unwrap();
+        }
     }
 }
 
