@@ -40,7 +40,7 @@ fn openssl(dir: &Path, arguments: &str) {
     assert!(output.status.success(), "openssl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// A CA and another one, a server's certificate for 127.0.0.1 alone, a client's certificate.
+/// A CA and another one, a server's certificate for 127.0.0.1 alone, a client's certificate from each CA.
 fn certificates(dir: &Path) {
     let new_key = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2";
     for ca in ["ca", "other-ca"] {
@@ -51,11 +51,15 @@ fn certificates(dir: &Path) {
             ),
         );
     }
-    for (name, san) in [("server", "IP:127.0.0.1"), ("client", "DNS:client")] {
+    for (name, file, san, ca) in [
+        ("server", "server", "IP:127.0.0.1", "ca"),
+        ("client", "client", "DNS:client", "ca"),
+        ("client", "renewed-client", "DNS:client", "other-ca"),
+    ] {
         openssl(
             dir,
             &format!(
-                "{new_key} -keyout {name}.key -out {name}.pem -subj /CN={name} -addext subjectAltName={san} -addext basicConstraints=CA:FALSE -CA ca.pem -CAkey ca.key"
+                "{new_key} -keyout {file}.key -out {file}.pem -subj /CN={name} -addext subjectAltName={san} -addext basicConstraints=CA:FALSE -CA {ca}.pem -CAkey {ca}.key"
             ),
         );
     }
@@ -114,21 +118,42 @@ impl Broker {
             .output()
             .unwrap();
         assert!(formatted.status.success(), "{}", String::from_utf8_lossy(&formatted.stderr));
-        let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let child = kafka_run(&["kafka.Kafka", &file])
+        let child = Self::run(dir.path());
+        let mut broker = Self { dir, child, plaintext, sasl_plaintext, sasl_ssl, ssl };
+        broker.wait_for_listeners();
+        broker
+    }
+
+    fn run(dir: &Path) -> Child {
+        let log = std::fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+        kafka_run(&["kafka.Kafka", &dir.join("server.properties").display().to_string()])
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .stdin(Stdio::null())
             .spawn()
-            .unwrap();
-        let mut broker = Self { dir, child, plaintext, sasl_plaintext, sasl_ssl, ssl };
+            .unwrap()
+    }
+
+    fn wait_for_listeners(&mut self) {
         let give_up = Instant::now() + HANG;
-        while TcpStream::connect(("127.0.0.1", ssl)).is_err() {
-            let ended = broker.child.try_wait().unwrap();
-            assert!(ended.is_none() && Instant::now() < give_up, "{}", broker.log());
+        while TcpStream::connect(("127.0.0.1", self.ssl)).is_err() {
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none() && Instant::now() < give_up, "{}", self.log());
             std::thread::park_timeout(Duration::from_millis(100));
         }
-        broker
+    }
+
+    /// Kills the broker and starts it on the same ports, trusting the clients of this CA alone.
+    fn restart_trusting(&mut self, ca: &str) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let file = self.file("server.properties");
+        let properties = std::fs::read_to_string(&file).unwrap();
+        let (before, after) = ("/ca.pem\n", format!("/{ca}\n"));
+        assert_eq!(properties.matches(before).count(), 1);
+        std::fs::write(file, properties.replace(before, &after)).unwrap();
+        self.child = Self::run(self.dir.path());
+        self.wait_for_listeners();
     }
 
     fn log(&self) -> String {
@@ -325,4 +350,47 @@ async fn every_way_in_works_and_every_wrong_one_is_named() {
     reading.until(&ends(&*kafka, &wanted).await).await;
     assert_eq!(reading.lines.len(), 150);
     assert_eq!(reading.waits, 0, "no connection was lost");
+}
+
+/// The broker stops to trust the CA of the old certificate: whoever still shows it is turned away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_certificate_that_is_renewed_is_used_by_the_reader_that_runs() {
+    if address().is_none() {
+        return;
+    }
+    let mut broker = Broker::start();
+    let mut oracle = Oracle::start(&format!("127.0.0.1:{}", broker.plaintext));
+    let topic = unique("renewed");
+    oracle.ask(&format!("create {topic} 1 1"));
+    oracle.ask(&format!("produce {topic} 0 lz4 100 100"));
+
+    let install = |from: &str| {
+        for kind in ["pem", "key"] {
+            std::fs::copy(broker.file(&format!("{from}.{kind}")), broker.file(&format!("live.{kind}"))).unwrap();
+        }
+    };
+    install("client");
+    let old = broker.ssl("ca.pem");
+    let mut live = old.clone();
+    live.security.tls.cert_file = Some(broker.file("live.pem"));
+    live.security.tls.key_file = Some(broker.file("live.key"));
+    let kafka = native::connect(&live).await.unwrap();
+    let wanted = request(&*kafka, &topic, COMMITTED).await;
+    let mut reading = Reading::start(&*kafka, wanted);
+    reading.until(&BTreeMap::from([(0, 100)])).await;
+    let stale = native::connect(&old).await.unwrap();
+    let mut left_behind = Reading::start(&*stale, request(&*stale, &topic, COMMITTED).await);
+    left_behind.until(&BTreeMap::from([(0, 100)])).await;
+
+    install("renewed-client");
+    broker.restart_trusting("other-ca.pem");
+    oracle.ask(&format!("produce {topic} 0 lz4 50 100"));
+    reading.until(&BTreeMap::from([(0, 150)])).await;
+    assert_eq!(reading.lines.len(), 150, "each record once, before and after");
+    let error = left_behind.failure().await;
+    assert!(matches!(&error, SourceError::Refused { message, .. } if message.contains("ertificate")), "{error}");
+    assert_eq!(left_behind.lines.len(), 100);
+    // Also the questions of a running client go out with the new one.
+    assert!(kafka.topic(&topic).await.unwrap().is_some());
+    refusal(&old).await;
 }

@@ -41,9 +41,9 @@ use crate::store::Store;
 const BLOCKS_QUEUED: usize = 16;
 /// Longest sleep of the loop: status and metrics are this fresh.
 const TICK: Duration = Duration::from_secs(1);
-/// Lows are copied to Kafka's group at most this often, and all of them at least each half day: a group without members
-/// forgets offsets that are not committed again.
-const COPY_LOWS_MS: std::ops::Range<i64> = 5_000..43_200_000;
+/// Lows are copied to Kafka's group at most this often, and all of them at least each hour: a group without members
+/// forgets offsets that are not committed again (`offsets.retention.minutes`, some brokers keep them for hours only).
+const COPY_LOWS_MS: std::ops::Range<i64> = 5_000..3_600_000;
 /// The last copy at the end of a task must not hold it up.
 const LAST_COPY: Duration = Duration::from_secs(5);
 /// Above this share of the budget lane buffers are compressed early.

@@ -4,6 +4,8 @@
 mod cuts;
 mod group_offsets;
 mod losses;
+#[path = "../support/mod.rs"]
+mod support;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -18,7 +18,9 @@ use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
     MetadataResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, RequestHeader, TopicName,
 };
+use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -130,6 +132,32 @@ pub fn error(code: i16) -> PartitionData {
         .with_log_start_offset(-1)
         .with_aborted_transactions(Some(Vec::new()))
         .with_records(Some(Bytes::new()))
+}
+
+/// A batch of these values, for [`State::log`]; the records' timestamps are their offsets.
+pub fn batch(first: i64, values: impl IntoIterator<Item = Vec<u8>>) -> (i64, i64, Vec<u8>) {
+    let records: Vec<Record> = (first..)
+        .zip(values)
+        .map(|(offset, value)| Record {
+            transactional: false,
+            control: false,
+            delete_horizon: false,
+            partition_leader_epoch: 5,
+            producer_id: -1,
+            producer_epoch: -1,
+            timestamp_type: TimestampType::Creation,
+            offset,
+            sequence: offset as i32,
+            timestamp: offset,
+            key: None,
+            value: Some(value.into()),
+            headers: IndexMap::new(),
+        })
+        .collect();
+    let mut out = BytesMut::new();
+    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
+    RecordBatchEncoder::encode(&mut out, &records, &options).unwrap();
+    (first, first + records.len() as i64 - 1, out.to_vec())
 }
 
 async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> Option<()> {

@@ -39,6 +39,8 @@ mod scram;
 mod security;
 mod session;
 mod stream;
+#[cfg(test)]
+mod task_tests;
 mod tls;
 mod wire;
 

@@ -257,6 +257,6 @@ impl Reading {
 pub(super) mod tests {
     thread_local! {
         /// The reader of this thread is to panic.
-        pub(in crate::kafka::native::reader) static PANIC: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+        pub(in crate::kafka::native) static PANIC: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
     }
 }

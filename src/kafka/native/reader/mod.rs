@@ -325,4 +325,6 @@ impl Reading {
 }
 
 #[cfg(test)]
+pub(in crate::kafka::native) use answers::tests::PANIC;
+#[cfg(test)]
 mod tests;

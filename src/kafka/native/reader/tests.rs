@@ -1,10 +1,8 @@
 #![allow(clippy::panic, reason = "a failed expectation ends the test")]
 
 use bytes::Bytes;
-use kafka_protocol::indexmap::IndexMap;
 use kafka_protocol::messages::BrokerId;
 use kafka_protocol::messages::fetch_response::{EpochEndOffset, LeaderIdAndEpoch};
-use kafka_protocol::records::{Compression, Record, RecordBatchEncoder, RecordEncodeOptions, TimestampType};
 use uuid::Uuid;
 
 use super::*;
@@ -15,28 +13,8 @@ use crate::kafka::native::fake_broker::{self, FakeCluster, Reply, TOPIC, error, 
 use crate::pipeline::budget::Budget;
 use crate::pipeline::source::Position;
 
-fn batch(first: i64, count: i64, value_bytes: usize) -> (i64, i64, Vec<u8>) {
-    let records: Vec<Record> = (first..first + count)
-        .map(|offset| Record {
-            transactional: false,
-            control: false,
-            delete_horizon: false,
-            partition_leader_epoch: 5,
-            producer_id: -1,
-            producer_epoch: -1,
-            timestamp_type: TimestampType::Creation,
-            offset,
-            sequence: offset as i32,
-            timestamp: offset,
-            key: None,
-            value: Some(Bytes::from(vec![7; value_bytes])),
-            headers: IndexMap::new(),
-        })
-        .collect();
-    let mut out = bytes::BytesMut::new();
-    let options = RecordEncodeOptions { version: 2, compression: Compression::None };
-    RecordBatchEncoder::encode(&mut out, &records, &options).unwrap();
-    (first, first + count - 1, out.to_vec())
+fn batch(first: i64, count: usize, value_bytes: usize) -> (i64, i64, Vec<u8>) {
+    fake_broker::batch(first, std::iter::repeat_n(vec![7; value_bytes], count))
 }
 
 async fn read(cluster: &FakeCluster, offset: i64) -> Read {
