@@ -92,7 +92,9 @@ impl World {
     async fn archived(&self, low: i64) {
         let reached = async {
             let log = StoreLog::new(Arc::clone(&self.store) as Arc<dyn Store>, LOG);
-            while read_state(&log, &self.context.environment).await.unwrap().lows.get(&0).map(|low| low.offset) != Some(low) {
+            while read_state(&log, &self.context.environment).await.unwrap().lows.get(&0).map(|low| low.offset)
+                != Some(low)
+            {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
