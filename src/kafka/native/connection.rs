@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::Instant;
 
 use crate::kafka::native::errors;
 use crate::kafka::native::messages::api_versions::ApiVersions;
 use crate::kafka::native::messages::{Api, Request};
+use crate::kafka::native::output::Pool;
 use crate::kafka::native::security::Security;
 use crate::kafka::native::stream::{Address, Stream};
 use crate::kafka::native::tls;
@@ -26,12 +27,16 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(10);
 const FRAME_MAX_BYTES: usize = i32::MAX as usize;
 /// Memory for an answer grows as its bytes come; a length alone gets this much.
 const FRAME_STEP_BYTES: usize = 8 * 1024 * 1024;
+/// Buffers of answers that are kept for the next ones, and the largest of them: answers to fetches are seldom above 2 MiB.
+const FRAMES_KEPT: usize = 4;
+const FRAME_KEPT_BYTES: usize = 3 * 1024 * 1024;
 const CLIENT_ID: &str = "sluice";
 
 /// An open, authenticated connection with negotiated versions.
 pub struct Connection {
     stream: Box<dyn Stream>,
     address: Address,
+    frames: Pool,
     /// Api key to the lowest and highest version of the broker.
     versions: BTreeMap<i16, (i16, i16)>,
     correlation_id: i32,
@@ -80,6 +85,7 @@ impl Connection {
         let mut connection = Self {
             stream,
             address: address.clone(),
+            frames: Pool::new(FRAMES_KEPT, FRAME_KEPT_BYTES),
             versions: BTreeMap::new(),
             correlation_id: 0,
             answered: false,
@@ -198,12 +204,12 @@ impl Connection {
     /// # Errors
     /// [`SourceError::Unreachable`]; the connection is of no more use then.
     pub async fn answer_length(&mut self, what: &str, limit: Duration) -> Result<usize, SourceError> {
-        let mut head = BytesMut::with_capacity(4);
-        self.read_some(&mut head, 4, what, limit).await?;
-        while head.len() < 4 {
-            self.read_some(&mut head, 4, what, SILENCE_LIMIT).await?;
+        let mut head = [0; 4];
+        let mut filled = self.read_some(&mut head, what, limit).await?;
+        while filled < head.len() {
+            filled += self.read_some(&mut head[filled..], what, SILENCE_LIMIT).await?;
         }
-        let length = head.first_chunk().map_or(-1, |length| i32::from_be_bytes(*length));
+        let length = i32::from_be_bytes(head);
         let length = usize::try_from(length).ok().filter(|length| (4..=FRAME_MAX_BYTES).contains(length));
         length.ok_or_else(|| self.unreachable(format!("answer to {what} has an impossible length")))
     }
@@ -213,38 +219,33 @@ impl Connection {
     /// # Errors
     /// [`SourceError::Unreachable`]; the connection is of no more use then.
     pub async fn answer_body(&mut self, what: &str, length: usize) -> Result<Bytes, SourceError> {
-        let mut frame = BytesMut::with_capacity(length.min(FRAME_STEP_BYTES));
+        let mut frame = self.frames.output();
         while frame.len() < length {
-            if frame.len() == frame.capacity() {
-                frame.reserve((length - frame.len()).min(FRAME_STEP_BYTES.max(frame.len())));
-            }
-            self.read_some(&mut frame, length, what, SILENCE_LIMIT).await?;
+            let (left, spare) = (length - frame.len(), frame.spare());
+            let room = left.min(if spare > 0 { spare } else { FRAME_STEP_BYTES.max(frame.len()) });
+            let (_, space) = frame.split(room);
+            let read = self.read_some(&mut space[..room], what, SILENCE_LIMIT).await?;
+            frame.advance(read);
         }
+        let frame = frame.finish();
         match frame.first_chunk::<4>() {
             Some(id) if i32::from_be_bytes(*id) == self.correlation_id => {
                 self.broken = false;
                 self.answered = true;
-                Ok(frame.freeze())
+                Ok(frame)
             }
             _ => Err(self.unreachable(format!("answer to {what} has the wrong correlation id"))),
         }
     }
 
-    /// Reads what is there, up to `length` bytes in all.
-    async fn read_some(
-        &mut self,
-        into: &mut BytesMut,
-        length: usize,
-        what: &str,
-        limit: Duration,
-    ) -> Result<(), SourceError> {
-        let mut part = (&mut self.stream).take((length - into.len()) as u64);
-        match tokio::time::timeout(limit, part.read_buf(into)).await {
+    /// Reads what is there and returns how much, at least a byte.
+    async fn read_some(&mut self, into: &mut [u8], what: &str, limit: Duration) -> Result<usize, SourceError> {
+        match tokio::time::timeout(limit, self.stream.read(into)).await {
             Ok(Ok(0)) if !self.answered => Err(self.unreachable(format!(
                 "connection closed instead of an answer to {what}: is this the right listener (TLS, SASL), and Kafka 2.1 or later?"
             ))),
             Ok(Ok(0)) => Err(self.unreachable(format!("connection closed instead of an answer to {what}"))),
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(read)) => Ok(read),
             Ok(Err(error)) => Err(self.failed(what, &error)),
             Err(_) => Err(self.unreachable(format!("no answer to {what} within {} s", limit.as_secs()))),
         }

@@ -1,26 +1,50 @@
-//! The memory that batches are decompressed into, used again when a block's reader is done with it.
+//! The memory that answers are read and batches are decompressed into, used again when the last reader is done with it: fresh
+//! memory costs a page fault for each 4 KiB.
 //!
 //! Owns: buffers whose bytes are initialised once, and their way back. Does not own: what is in them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 
-/// Buffers kept for the next block; more are freed.
-const KEPT: usize = 8;
-/// Larger ones are freed: a single huge batch must not hold its memory for good.
-const KEPT_BYTES: usize = 1024 * 1024;
+/// Buffers of decompressed batches that are kept, and the largest of them.
+const BATCHES_KEPT: usize = 8;
+const BATCH_KEPT_BYTES: usize = 1024 * 1024;
 
 /// Where buffers wait for their next use.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Pool {
-    buffers: Arc<Mutex<Vec<Vec<u8>>>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    buffers: Mutex<Vec<Vec<u8>>>,
+    kept: usize,
+    kept_bytes: usize,
+}
+
+/// For decompressed batches.
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new(BATCHES_KEPT, BATCH_KEPT_BYTES)
+    }
 }
 
 impl Pool {
+    /// A pool in which at most `kept` buffers wait; more are freed. Those above `kept_bytes` are freed as well: a single huge
+    /// batch must not hold its memory for good.
+    pub fn new(kept: usize, kept_bytes: usize) -> Self {
+        Self { shared: Arc::new(Shared { buffers: Mutex::default(), kept, kept_bytes }) }
+    }
+
+    fn buffers(&self) -> MutexGuard<'_, Vec<Vec<u8>>> {
+        self.shared.buffers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// An empty output, on memory used before where there is some.
     pub fn output(&self) -> Output {
-        let bytes = self.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default();
+        let bytes = self.buffers().pop().unwrap_or_default();
         Output { bytes, filled: 0, pool: self.clone() }
     }
 }
@@ -41,6 +65,11 @@ impl Output {
 
     pub fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.filled).unwrap_or_default()
+    }
+
+    /// Room after what is filled that costs nothing.
+    pub fn spare(&self) -> usize {
+        self.bytes.len() - self.filled
     }
 
     /// What is filled, and room for at least `room` bytes after it.
@@ -82,11 +111,11 @@ impl AsRef<[u8]> for Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if self.bytes.is_empty() || self.bytes.len() > KEPT_BYTES {
+        if self.bytes.is_empty() || self.bytes.len() > self.pool.shared.kept_bytes {
             return;
         }
-        let mut buffers = self.pool.buffers.lock().unwrap_or_else(PoisonError::into_inner);
-        if buffers.len() < KEPT {
+        let mut buffers = self.pool.buffers();
+        if buffers.len() < self.pool.shared.kept {
             buffers.push(std::mem::take(&mut self.bytes));
         }
     }
@@ -98,21 +127,25 @@ mod tests {
 
     #[test]
     fn memory_comes_back_when_the_last_user_is_done() {
-        let pool = Pool::default();
+        let pool = Pool::new(2, 1 << 20);
         let mut output = pool.output();
         output.extend(b"hello");
         let place = output.as_slice().as_ptr();
         let bytes = output.finish();
         let slice = bytes.slice(1..3);
         drop(bytes);
-        assert!(pool.buffers.lock().unwrap().is_empty(), "{slice:?} is in use");
+        assert!(pool.buffers().is_empty(), "{slice:?} is in use");
         drop(slice);
         let mut output = pool.output();
         assert_eq!(output.len(), 0);
         output.extend(b"x");
         assert_eq!((output.as_slice(), output.as_slice().as_ptr()), (&b"x"[..], place));
-        output.split(2 * KEPT_BYTES);
+        output.split(2 << 20);
         drop(output);
-        assert!(pool.buffers.lock().unwrap().is_empty(), "too large to keep");
+        assert!(pool.buffers().is_empty(), "too large to keep");
+        let mut many: Vec<Output> = (0..3).map(|_| pool.output()).collect();
+        many.iter_mut().for_each(|output| output.extend(b"x"));
+        drop(many);
+        assert_eq!(pool.buffers().len(), 2);
     }
 }
