@@ -81,6 +81,7 @@ impl Clock for FastClock {
 /// The shortest time that a broker can be told to keep offsets is a minute.
 #[tokio::test]
 #[ignore = "waits for three minutes: cargo test --test task expire -- --ignored --nocapture"]
+#[allow(clippy::print_stdout, reason = "figures for whoever runs it by hand")]
 async fn offsets_of_idle_partitions_do_not_expire_on_a_real_broker() {
     let brokers = Brokers::start(1);
     let file = brokers.dir.path().join("kafka/1/server.properties");
