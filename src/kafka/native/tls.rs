@@ -19,6 +19,9 @@ use crate::kafka::native::stream::{Address, Stream};
 use crate::pipeline::source::SourceError;
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
+/// A certificate and its key are two files: between the writing of one and of the other they don't fit.
+const FILES_ATTEMPTS: u32 = 5;
+const FILES_WAIT: Duration = Duration::from_millis(300);
 
 /// Encrypts a connection. The files are read again each time, so renewed certificates are taken up.
 ///
@@ -34,9 +37,7 @@ pub async fn connect(
     let name = ServerName::try_from(address.host.clone())
         .map_err(|_| refused("its host is no name that a certificate could hold".into()))?;
     let settings = settings.clone();
-    // Reading the system's certificates takes a while.
-    let config = tokio::task::spawn_blocking(move || client_config(&settings)).await;
-    let config = config.map_err(|error| error.to_string()).and_then(|config| config).map_err(refused)?;
+    let config = patiently(move || client_config(&settings)).await.map_err(refused)?;
     let handshake = TlsConnector::from(Arc::new(config)).connect(name, stream);
     match tokio::time::timeout(HANDSHAKE_LIMIT, handshake).await {
         Ok(Ok(stream)) => Ok(Box::new(stream)),
@@ -45,6 +46,22 @@ pub async fn connect(
             what,
             message: format!("no TLS handshake within {} s", HANDSHAKE_LIMIT.as_secs()),
         }),
+    }
+}
+
+/// What is read from files that somebody may just be replacing; its last error if they stay wrong.
+async fn patiently<T: Send + 'static>(
+    read: impl Fn() -> Result<T, String> + Clone + Send + 'static,
+) -> Result<T, String> {
+    let mut attempt = 1;
+    loop {
+        // Reading the system's certificates takes a while.
+        let found = tokio::task::spawn_blocking(read.clone()).await.map_err(|error| error.to_string()).flatten();
+        if found.is_ok() || attempt == FILES_ATTEMPTS {
+            return found;
+        }
+        attempt += 1;
+        tokio::time::sleep(FILES_WAIT).await;
     }
 }
 
@@ -147,5 +164,32 @@ impl ServerCertVerifier for AnyHostname {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.verifier.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    /// Reads files that fit from attempt `fit_at` on; how many attempts were made.
+    async fn replaced_at(fit_at: u32) -> (Result<u32, String>, u32) {
+        let attempts = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&attempts);
+        let found = patiently(move || match counted.fetch_add(1, Ordering::SeqCst) + 1 {
+            attempt if attempt >= fit_at => Ok(attempt),
+            attempt => Err(format!("attempt {attempt}")),
+        })
+        .await;
+        (found, attempts.load(Ordering::SeqCst))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn files_that_are_just_being_replaced_are_read_again() {
+        assert_eq!(replaced_at(1).await, (Ok(1), 1));
+        assert_eq!(replaced_at(3).await, (Ok(3), 3));
+        let never = replaced_at(FILES_ATTEMPTS + 1).await;
+        assert_eq!(never, (Err(format!("attempt {FILES_ATTEMPTS}")), FILES_ATTEMPTS));
     }
 }
