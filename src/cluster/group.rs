@@ -104,6 +104,7 @@ impl Group {
             let spread = every * spread_percent / 100;
             let wait = every - spread + spread.mul_f64(f64::from(random) / f64::from(u32::MAX)) * 2;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 // Who can't be asked is not asked more often.
                 () = self.wake.notified(), if outcome.is_ok() => {}

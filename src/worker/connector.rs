@@ -184,7 +184,8 @@ async fn check_state_is_there(
 }
 
 impl Connector {
-    async fn keep_tasks(self: Arc<Self>, stop: CancellationToken) -> Exit {
+    /// Keeps the tasks of all topics running until it is stopped or has caught up; the exit status is the worst of theirs.
+    pub async fn keep_tasks(self: Arc<Self>, stop: CancellationToken) -> Exit {
         let mut topics: BTreeMap<String, Topic> = BTreeMap::new();
         let mut missing: BTreeSet<String> = BTreeSet::new();
         let mut tasks: JoinSet<Exit> = JoinSet::new();

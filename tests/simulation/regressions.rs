@@ -10,12 +10,15 @@ use sluice::ledger::{Commit, Entry, Identity, State, StepId, Token};
 use sluice::pipeline::spool::FrameStored;
 use sluice::task::core::{Action, Core};
 use sluice::task::settings::TaskSettings;
-use sluice::task::{End, TaskError};
+use sluice::task::{self, End, TaskError};
+use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::kafka::{Partition, Produced, TOPIC};
 use crate::mutation::Mutation;
-use crate::workers::{Plan, Worker};
+use crate::process::Process;
+use crate::workers::{Plan, Worker, context};
 use crate::world::{EPOCH_MS, Rng, World};
 
 fn in_virtual_time<T>(test: impl Future<Output = T>) -> T {
@@ -30,8 +33,10 @@ fn plan(spool_bytes: u64) -> Plan {
 
 fn world(records: usize) -> Arc<World> {
     let world = World::new(1, false);
-    let produced = Produced { app: 1, timestamp_ms: EPOCH_MS, bad: false };
-    world.kafka().partitions.push(Partition { records: vec![Some(produced); records], ..Partition::default() });
+    let produced = Produced::some();
+    let mut partition = Partition::default();
+    partition.records = vec![Some(produced); records];
+    world.kafka().partitions.push(partition);
     world
 }
 
@@ -67,6 +72,29 @@ fn objects_decided_by_a_predecessor_may_exceed_the_spool() {
         world.uploads_fail.store(false, Ordering::Relaxed);
         assert_eq!(end_of(Worker::start(&world, &narrow, 2, true, false)).await.unwrap(), End::CaughtUp);
         world.oracle().check_conservation(&world);
+        assert!(world.violations().is_empty(), "{:?}", world.violations());
+    });
+}
+
+/// Whoever had looked at the mapping before began a log that was ended for the next one since, or ended it again: it could not be
+/// read any more, and with it the whole topic.
+#[test]
+fn a_log_that_was_ended_before_it_began_stays_ended() {
+    in_virtual_time(async {
+        let (world, plan) = (world(5), plan(1 << 24));
+        let context = |id| {
+            let (_, topic_info) = watch::channel(world.kafka().info());
+            context(&Process::new(id, &world, false), &plan, topic_info)
+        };
+        let stop = CancellationToken::new;
+        let ends = [
+            task::close(&context(1), 2, stop()).await,
+            task::run(&context(2), false, stop()).await,
+            task::close(&context(3), 2, stop()).await,
+        ];
+        for end in ends {
+            assert!(matches!(&end, Ok(End::Closed(state)) if state.closed == Some(2) && !state.is_started()), "{end:?}");
+        }
         assert!(world.violations().is_empty(), "{:?}", world.violations());
     });
 }
