@@ -138,7 +138,8 @@ async fn first_offsets(
     if let Some(origin) = &context.origin {
         check_identity(&context.topic, &origin.identity, &found)?;
         let incarnation = origin.identity.incarnation;
-        let lows = own.iter().filter_map(|p| origin.lows.get(p).map(|low| (*p, *low))).collect();
+        // Also those that `partitions` leaves out now: they keep their place, and are no new ones when it lists them again.
+        let lows = origin.lows.iter().filter(|(p, _)| context.is_of_share(**p)).map(|(p, low)| (*p, *low)).collect();
         return Ok((Identity { incarnation, ..found }, lows));
     }
     let at = match context.connector.start_from {

@@ -15,7 +15,7 @@ use crate::group::GroupHistory;
 use crate::kafka::Partition;
 use crate::mutation::Mutation;
 use crate::workers::{Plan, Worker, accept_loss, freeze, is_kafka_lost, judge};
-use crate::world::{EPOCH_MS, World};
+use crate::world::{EPOCH_MS, Watch, World};
 
 /// What came of a history.
 #[derive(Debug)]
@@ -30,10 +30,10 @@ pub struct Outcome {
 const GROUPS: u64 = 4;
 
 /// Runs the history of a seed on a runtime of its own, whose time is virtual.
-pub fn run(seed: u64, mutation: Mutation, verbose: bool) -> Outcome {
+pub fn run(seed: u64, mutation: Mutation, watch: Watch) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let world = World::new(seed, verbose);
+        let world = World::new(seed, watch);
         let of_a_group = match mutation {
             Mutation::None => seed.is_multiple_of(GROUPS),
             mutation => mutation.is_about_groups(),
@@ -273,6 +273,10 @@ impl History {
             if !zombies_live {
                 worker.crash();
             }
+        }
+        if self.kafka_lost {
+            // A run to the end asks no leader about a partition of which it has nothing to read.
+            self.world.kafka().grow();
         }
         let accepts = self.plan.mutation == Mutation::None && self.world.rng().chance(70);
         let (mut drained, mut lost) = (false, false);

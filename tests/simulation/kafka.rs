@@ -136,6 +136,12 @@ impl Topic {
         }
     }
 
+    /// A record more in each partition.
+    pub fn grow(&mut self) {
+        let produced = Produced { generation: self.generation, ..Produced::some() };
+        self.partitions.iter_mut().for_each(|partition| partition.records.push(Some(produced)));
+    }
+
     /// Retention: what lies below is gone.
     pub fn delete_below(&mut self, number: usize, offset: usize) {
         let partition = &mut self.partitions[number];
@@ -166,8 +172,9 @@ impl Topic {
         for number in 0..self.partitions.len() {
             self.partitions[number].log_start = 0;
             self.truncate(number, 0);
-            // Whoever accepts it has all of the new one.
-            self.partitions[number] = Partition { baseline: Some(0), ..Partition::default() };
+            // Whoever has read the old one and accepts it has all of the new one.
+            let baseline = self.partitions[number].baseline.map(|_| 0);
+            self.partitions[number] = Partition { baseline, ..Partition::default() };
         }
         self.incarnation += 1;
     }

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use history::Outcome;
 use mutation::Mutation;
+use world::Watch;
 
 /// What is done to a history. Each must have been done in a run of [`ENOUGH`], so that it says something.
 const FAULTS: &[&str] = &[
@@ -170,7 +171,7 @@ fn run_all(
                         let failed = failures.lock().unwrap().len();
                         println!("simulation: {done} of {histories} histories, {failed} of them with violations");
                     }
-                    let Outcome { violations, counters, .. } = history::run(seed, mutation, false);
+                    let Outcome { violations, counters, .. } = history::run(seed, mutation, Watch::Nothing);
                     add(&mut own, counters);
                     if !violations.is_empty() {
                         if mutation == Mutation::None {
@@ -219,7 +220,7 @@ fn every_record_is_in_exactly_one_object_whatever_happens() {
     let seed = variable("SLUICE_SIM_SEED");
     let histories = variable("SLUICE_SIM_HISTORIES");
     if let (Some(seed), None) = (seed, histories) {
-        let outcome = history::run(seed, Mutation::None, true);
+        let outcome = history::run(seed, Mutation::None, Watch::Lines);
         for line in &outcome.trace {
             println!("{line}");
         }
@@ -240,7 +241,7 @@ fn every_record_is_in_exactly_one_object_whatever_happens() {
 #[test]
 fn the_same_seed_is_the_same_history() {
     for seed in 1..40 {
-        let (a, b) = (history::run(seed, Mutation::None, false), history::run(seed, Mutation::None, false));
+        let [a, b] = [0; 2].map(|_| history::run(seed, Mutation::None, Watch::Hash));
         assert_eq!(a.trace_hash, b.trace_hash, "seed {seed}");
     }
 }

@@ -152,11 +152,14 @@ impl Store for MutatedStore {
 
     async fn list(&self, prefix: &str, depth: Depth, after: Option<&str>, limit: usize) -> Result<Page, StoreError> {
         let page = self.store.list(prefix, depth, after, limit).await?;
+        // A log that is opened is listed from its first entry on.
         if matches!(self.mutation, Mutation::NoCut | Mutation::GroupControl)
-            && let Some(last) = page.objects.last()
-            && let Some((folder, _)) = entry_of(&last.key)
+            && let Some((folder, 0)) = after.and_then(entry_of)
         {
-            self.tell(folder, &last.key);
+            self.told().tips.remove(folder);
+            if let Some(last) = page.objects.last() {
+                self.tell(folder, &last.key);
+            }
         }
         Ok(page)
     }

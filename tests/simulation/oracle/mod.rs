@@ -259,7 +259,9 @@ impl Oracle {
             }
             let missing = (old.offset..low.offset).find(|&at| {
                 self.wanted(&topic, partition, at).is_some_and(|(want, generation)| {
-                    want == Want::Must && !self.archived.contains_key(&(partition, at, generation))
+                    // Or what was there before Kafka lost it, and its owner does not know yet.
+                    let mut archived = self.archived.range((partition, at, 0)..=(partition, at, generation));
+                    want == Want::Must && archived.next().is_none()
                 })
             });
             if let Some(at) = missing {
