@@ -83,5 +83,7 @@ fn every_row_of_the_failure_table_has_a_test_that_exists() {
 fn a_name_that_is_not_there_is_noticed() {
     let names = BTreeSet::from(["a_test_that_is_there".to_owned()]);
     assert!(exists("a_test_that_is_there", &names) && exists("a_test_…", &names) && exists("src/lib.rs", &names));
-    assert!(!exists("a_test_that_was_renamed", &names) && !exists("src/gone.rs", &names) && !exists("no::room", &names));
+    assert!(
+        !exists("a_test_that_was_renamed", &names) && !exists("src/gone.rs", &names) && !exists("no::room", &names)
+    );
 }

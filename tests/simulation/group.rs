@@ -36,14 +36,7 @@ impl GroupHistory {
         let plan = Plan::new(&mut world.rng(), mutation).of_a_group();
         let settings = Settings::new(&plan, &mut world.rng());
         world.oracle().only_conservation = mutation != Mutation::None;
-        Self {
-            world: Arc::clone(world),
-            plan,
-            settings,
-            redis: Redis::new(world),
-            members: Vec::new(),
-            next_worker: 1,
-        }
+        Self { world: Arc::clone(world), plan, settings, redis: Redis::new(world), members: Vec::new(), next_worker: 1 }
     }
 
     fn random(&self, low: u64, high: u64) -> u64 {

@@ -157,9 +157,9 @@ impl Topic {
         let partition = &mut self.partitions[number];
         let to = offset.max(partition.log_start);
         self.lost.extend(
-            (to as i64..).zip(partition.records.drain(to.min(partition.records.len())..)).filter_map(|(at, produced)| {
-                Some((number as i32, at, produced?.generation))
-            }),
+            (to as i64..)
+                .zip(partition.records.drain(to.min(partition.records.len())..))
+                .filter_map(|(at, produced)| Some((number as i32, at, produced?.generation))),
         );
         let (epoch, end) = (partition.epochs[partition.epochs.len() - 1].0 + 1, partition.end());
         partition.epochs.retain(|&(_, first)| first < end);

@@ -62,12 +62,19 @@ pub struct Member {
 }
 
 impl Member {
-    pub fn start(plan: &Plan, config: &Arc<ConnectorConfig>, redis: &Arc<Redis>, process: Arc<Process>, role: Role) -> Self {
+    pub fn start(
+        plan: &Plan,
+        config: &Arc<ConnectorConfig>,
+        redis: &Arc<Redis>,
+        process: Arc<Process>,
+        role: Role,
+    ) -> Self {
         let world = Arc::clone(&process.world);
         let (skew_ms, uploads, timeout_ms, max_tasks) = {
             let mut rng = world.rng();
             let skew = if rng.chance(20) { rng.between(0, 7_200_000) as i64 - 3_600_000 } else { 0 };
-            let max_tasks = if role == Role::Member { rng.pick(&[None, None, None, Some(1), Some(2), Some(3)]) } else { None };
+            let max_tasks =
+                if role == Role::Member { rng.pick(&[None, None, None, Some(1), Some(2), Some(3)]) } else { None };
             (skew, rng.between(1, 4), rng.between(0, 30_000), max_tasks)
         };
         let environment = environment(&world, skew_ms);
@@ -182,12 +189,7 @@ fn worker_config(id: &str, max_tasks: Option<u32>, shutdown_timeout: Duration) -
         spool: SpoolConfig { dir: PathBuf::new(), max_bytes: 0 },
         memory_max_bytes: 0,
         compression_threads: None,
-        http: HttpConfig {
-            listen: String::new(),
-            metrics_listen: None,
-            auth: HttpAuth::None,
-            allow_sinks: Vec::new(),
-        },
+        http: HttpConfig { listen: String::new(), metrics_listen: None, auth: HttpAuth::None, allow_sinks: Vec::new() },
         shutdown_timeout,
         log: LogConfig { format: LogFormat::Text, level: String::new() },
     }
@@ -248,8 +250,7 @@ impl Settings {
                 config.compression.codec = codecs[(place + 1) % codecs.len()];
             }
             5 => {
-                config.on_error =
-                    if config.on_error == OnError::Skip { OnError::DeadLetter } else { OnError::Skip };
+                config.on_error = if config.on_error == OnError::Skip { OnError::DeadLetter } else { OnError::Skip };
                 self.on_error_changed = true;
             }
             _ => {

@@ -62,7 +62,13 @@ impl MutatedStore {
     }
 
     /// The owner does not learn that its number is another's: it goes on as long as it has its lease.
-    async fn put_without_fencing(&self, key: &str, folder: &str, mine: Stored, bytes: &Bytes) -> Result<Created, StoreError> {
+    async fn put_without_fencing(
+        &self,
+        key: &str,
+        folder: &str,
+        mine: Stored,
+        bytes: &Bytes,
+    ) -> Result<Created, StoreError> {
         if self.told().unfenced.contains(folder) {
             return Ok(Created::New);
         }
@@ -80,7 +86,13 @@ impl MutatedStore {
     }
 
     /// A Takeover that is followed by the end of the log does not reach it, and the end does not either.
-    async fn put_without_takeover(&self, key: &str, folder: &str, mine: Stored, bytes: &Bytes) -> Result<Created, StoreError> {
+    async fn put_without_takeover(
+        &self,
+        key: &str,
+        folder: &str,
+        mine: Stored,
+        bytes: &Bytes,
+    ) -> Result<Created, StoreError> {
         if mine.entry.is_takeover() {
             self.told().held_back.insert(folder.to_owned(), (key.to_owned(), bytes.clone()));
             return Ok(Created::New);

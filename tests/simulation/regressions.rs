@@ -94,7 +94,10 @@ fn a_log_that_was_ended_before_it_began_stays_ended() {
             task::close(&context(3), 2, stop()).await,
         ];
         for end in ends {
-            assert!(matches!(&end, Ok(End::Closed(state)) if state.closed == Some(2) && !state.is_started()), "{end:?}");
+            assert!(
+                matches!(&end, Ok(End::Closed(state)) if state.closed == Some(2) && !state.is_started()),
+                "{end:?}"
+            );
         }
         assert!(world.violations().is_empty(), "{:?}", world.violations());
     });

@@ -81,7 +81,11 @@ impl Log {
             Entry::Adopt { .. } => world.count("identity adopted"),
             Entry::Cut { .. } => world.count("cut"),
             Entry::Settings { .. } => {
-                world.count(if was_cut { "settings changed at a cut" } else { "settings changed with nothing to finish" });
+                world.count(if was_cut {
+                    "settings changed at a cut"
+                } else {
+                    "settings changed with nothing to finish"
+                });
             }
             Entry::Reset { .. } => world.count("loss accepted"),
             Entry::Closed { .. } => {
@@ -120,4 +124,3 @@ impl std::fmt::Debug for Short<'_> {
         }
     }
 }
-

@@ -317,7 +317,8 @@ impl Oracle {
                     world.violation(format!("record {place:?} is in {other} and in {key}"));
                 }
             }
-            if index::codec_of_key(key) == Codec::None && !objects::sidecar_fits(key, &objects.by_key, &object.records) {
+            if index::codec_of_key(key) == Codec::None && !objects::sidecar_fits(key, &objects.by_key, &object.records)
+            {
                 self.rule(world, format!("the sidecar of {key} does not fit its data"));
             }
         }
