@@ -116,7 +116,7 @@ impl GroupHistory {
                 self.members[chosen % count].process.crash_after(steps);
             }
             51..=57 => {
-                let ms = if chosen % 2 == 0 { self.random(100, 9_000) } else { self.random(9_000, 90_000) };
+                let ms = if chosen.is_multiple_of(2) { self.random(100, 9_000) } else { self.random(9_000, 90_000) };
                 world.count("freeze");
                 self.members[chosen % count].process.freeze_until(Instant::now() + Duration::from_millis(ms));
             }
@@ -130,7 +130,7 @@ impl GroupHistory {
                 self.deploy(chosen);
             }
             78 => {
-                let listed = (chosen % 3 > 0).then(|| BTreeSet::from([0, 2]));
+                let listed = (!chosen.is_multiple_of(3)).then(|| BTreeSet::from([0, 2]));
                 self.settings.leave_partitions_out(listed);
                 self.deploy(chosen);
             }
