@@ -2,6 +2,7 @@
 //!
 //! Owns: when Redis is asked, telling supervisors, the report. Does not own: decisions ([`super::standing`]).
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -54,8 +55,8 @@ pub struct Group {
     environment: Environment,
     standing: Mutex<Standing>,
     begun: Instant,
-    /// Counts steps: supervisors look again at each.
-    steps: watch::Sender<u64>,
+    /// After each step supervisors look again, in the order in which they began to wait.
+    stepped: Notify,
     /// Something is to be said to Redis at once.
     wake: Notify,
     left: watch::Sender<bool>,
@@ -79,7 +80,7 @@ impl Group {
             environment,
             standing: Mutex::new(Standing::new(me, timing)),
             begun: Instant::now(),
-            steps: watch::Sender::new(0),
+            stepped: Notify::new(),
             wake: Notify::new(),
             left: watch::Sender::new(false),
         }
@@ -98,12 +99,13 @@ impl Group {
     pub async fn run(&self) {
         while !self.may_go() {
             let outcome = self.step().await;
-            self.steps.send_modify(|steps| *steps += 1);
+            self.stepped.notify_waiters();
             let random = self.environment.random.next_u128() as u32;
             let (every, spread_percent) = if outcome.is_ok() { (LOOK_EVERY, 10) } else { (RETRY_EVERY, 50) };
             let spread = every * spread_percent / 100;
             let wait = every - spread + spread.mul_f64(f64::from(random) / f64::from(u32::MAX)) * 2;
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(wait) => {}
                 // Who can't be asked is not asked more often.
                 () = self.wake.notified(), if outcome.is_ok() => {}
@@ -113,7 +115,7 @@ impl Group {
         if let Err(error) = self.coordinator.leave(&me).await {
             tracing::warn!(group = self.name, %error, "the leases are not given back; they end by themselves");
         }
-        self.steps.send_modify(|steps| *steps += 1);
+        self.stepped.notify_waiters();
     }
 
     fn may_go(&self) -> bool {
@@ -199,10 +201,11 @@ impl Group {
     /// # Errors
     /// Why a job can't have it.
     pub async fn turn(self: &Arc<Self>, task: &TaskName, mut tell: impl FnMut(&str)) -> Result<Turn, String> {
-        let mut steps = self.steps.subscribe();
         let mut told = String::new();
         loop {
-            steps.borrow_and_update();
+            // A step while this one looks is not missed.
+            let mut stepped = pin!(self.stepped.notified());
+            stepped.as_mut().enable();
             let permit = {
                 let mut standing = self.lock();
                 let permit = standing.permit(task, self.now_ms());
@@ -219,8 +222,7 @@ impl Group {
                 Permit::Refused(why) => return Err(why),
                 Permit::Run | Permit::Wait(_) => {}
             }
-            // The sender is in `self`: it does not end before.
-            let _ = steps.changed().await;
+            stepped.await;
         }
     }
 
@@ -275,13 +277,13 @@ pub struct Turn {
 impl Turn {
     /// Returns when the task must not run any more here.
     pub async fn revoked(&self) {
-        let mut steps = self.group.steps.subscribe();
         loop {
-            steps.borrow_and_update();
+            let mut stepped = pin!(self.group.stepped.notified());
+            stepped.as_mut().enable();
             if self.group.lock().permit(&self.task, self.group.now_ms()) != Permit::Run {
                 return;
             }
-            let _ = steps.changed().await;
+            stepped.await;
         }
     }
 
@@ -301,7 +303,7 @@ impl Drop for Turn {
             self.group.lock().ended(&self.task);
             self.group.wake.notify_one();
             // Where Redis is away the task may go on here.
-            self.group.steps.send_modify(|steps| *steps += 1);
+            self.group.stepped.notify_waiters();
         }
     }
 }

@@ -22,7 +22,12 @@ pub struct MemoryCoordinator {
 #[derive(Debug, Default)]
 struct Inner {
     away: bool,
-    /// With the time at which each ends.
+    held: Held,
+}
+
+/// All that a coordinator knows, with the time at which each ends.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
     members: BTreeMap<Instance, (i64, Card)>,
     leases: BTreeMap<TaskName, (i64, Instance)>,
 }
@@ -41,9 +46,17 @@ impl MemoryCoordinator {
 
     /// FLUSHALL.
     pub fn flush(&self) {
-        let mut inner = self.lock();
-        inner.members.clear();
-        inner.leases.clear();
+        self.restore(Held::default());
+    }
+
+    /// What a replica would have now.
+    pub fn held(&self) -> Held {
+        self.lock().held.clone()
+    }
+
+    /// A fail-over to a replica that has less, or older.
+    pub fn restore(&self, held: Held) {
+        self.lock().held = held;
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -58,11 +71,12 @@ impl MemoryCoordinator {
         }
         let now_ms = self.clock.now_ms();
         let ends_ms = now_ms.saturating_add(self.lease_ms);
-        inner.members.retain(|_, (at, _)| *at > now_ms);
-        inner.leases.retain(|_, (at, _)| *at > now_ms);
+        let Held { members, leases } = &mut inner.held;
+        members.retain(|_, (at, _)| *at > now_ms);
+        leases.retain(|_, (at, _)| *at > now_ms);
         // What claims more than a whole lease is from a clock that was ahead.
-        inner.members.values_mut().for_each(|(at, _)| *at = (*at).min(ends_ms));
-        inner.leases.values_mut().for_each(|(at, _)| *at = (*at).min(ends_ms));
+        members.values_mut().for_each(|(at, _)| *at = (*at).min(ends_ms));
+        leases.values_mut().for_each(|(at, _)| *at = (*at).min(ends_ms));
         Ok((inner, ends_ms))
     }
 }
@@ -71,36 +85,36 @@ impl MemoryCoordinator {
 impl Coordinator for MemoryCoordinator {
     async fn sync(&self, me: &Instance, card: &Card, held: &[TaskName]) -> Result<View, CoordinationAway> {
         let (mut inner, ends_ms) = self.here()?;
-        let known = inner.members.insert(me.clone(), (ends_ms, card.clone())).is_some();
+        let known = inner.held.members.insert(me.clone(), (ends_ms, card.clone())).is_some();
         for task in held {
-            let lease = inner.leases.entry(task.clone()).or_insert_with(|| (ends_ms, me.clone()));
+            let lease = inner.held.leases.entry(task.clone()).or_insert_with(|| (ends_ms, me.clone()));
             if lease.1 == *me {
                 lease.0 = ends_ms;
             }
         }
-        let members = inner.members.iter().map(|(instance, (_, card))| (instance.clone(), card.clone())).collect();
-        let leases = inner.leases.iter().map(|(task, (_, holder))| (task.clone(), holder.clone())).collect();
+        let members = inner.held.members.iter().map(|(instance, (_, card))| (instance.clone(), card.clone())).collect();
+        let leases = inner.held.leases.iter().map(|(task, (_, holder))| (task.clone(), holder.clone())).collect();
         Ok(View { known, members, leases })
     }
 
     async fn acquire(&self, me: &Instance, tasks: &[TaskName]) -> Result<Vec<TaskName>, CoordinationAway> {
         let (mut inner, ends_ms) = self.here()?;
-        let free = |task: &&TaskName| inner.leases.get(task).is_none_or(|(_, holder)| holder == me);
+        let free = |task: &&TaskName| inner.held.leases.get(task).is_none_or(|(_, holder)| holder == me);
         let mine: Vec<TaskName> = tasks.iter().filter(free).cloned().collect();
-        inner.leases.extend(mine.iter().map(|task| (task.clone(), (ends_ms, me.clone()))));
+        inner.held.leases.extend(mine.iter().map(|task| (task.clone(), (ends_ms, me.clone()))));
         Ok(mine)
     }
 
     async fn release(&self, me: &Instance, tasks: &[TaskName]) -> Result<(), CoordinationAway> {
         let (mut inner, _) = self.here()?;
-        inner.leases.retain(|task, (_, holder)| holder != me || !tasks.contains(task));
+        inner.held.leases.retain(|task, (_, holder)| holder != me || !tasks.contains(task));
         Ok(())
     }
 
     async fn leave(&self, me: &Instance) -> Result<(), CoordinationAway> {
         let (mut inner, _) = self.here()?;
-        inner.members.remove(me);
-        inner.leases.retain(|_, (_, holder)| holder != me);
+        inner.held.members.remove(me);
+        inner.held.leases.retain(|_, (_, holder)| holder != me);
         Ok(())
     }
 

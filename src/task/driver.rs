@@ -90,16 +90,15 @@ pub struct Origin {
 }
 
 impl TaskContext {
-    /// The partitions of this task: p % tasks_max == task, within the connector's `partitions`.
+    /// p % tasks_max == task.
+    pub fn is_of_share(&self, partition: i32) -> bool {
+        i64::from(partition) % i64::from(self.tasks_max) == i64::from(self.task)
+    }
+
+    /// The partitions of this task: those of its share, within the connector's `partitions`.
     pub fn own_partitions(&self, topic: &TopicInfo) -> Vec<i32> {
-        let tasks = i64::from(self.tasks_max);
         let listed = |p: &i32| self.connector.partitions.as_ref().is_none_or(|list| list.contains(p));
-        topic
-            .partitions
-            .iter()
-            .copied()
-            .filter(|p| listed(p) && i64::from(*p) % tasks == i64::from(self.task))
-            .collect()
+        topic.partitions.iter().copied().filter(|p| listed(p) && self.is_of_share(*p)).collect()
     }
 }
 

@@ -72,6 +72,10 @@ pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal)
     offsets(context, &context.own_partitions(&before), At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
+    // Also one that never began: whoever changes the mapping ended it since it was looked at.
+    if state.closed.is_some() {
+        return Ok(Opening::Closed(Box::new(state)));
+    }
     // Asked again: the predecessor may have taken new partitions in until it was fenced.
     let topic = topic_info(context.kafka.as_ref(), &context.topic, &state.lows).await?;
     let own = context.own_partitions(&topic);
@@ -81,9 +85,7 @@ pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal)
         check_identity(&context.topic, &state.identity, &identity)?;
         adopt_identity(&mut journal, &mut state, identity).await?;
         check_partitions(context, &state, &topic)?;
-        if state.closed.is_none()
-            && let Step::Finish(earlier) = cut::approach(goal, &settings, &mut journal, &mut state, now_ms()).await?
-        {
+        if let Step::Finish(earlier) = cut::approach(goal, &settings, &mut journal, &mut state, now_ms()).await? {
             settings = *earlier;
         }
     } else if let Goal::Close { next } = goal {
@@ -136,7 +138,8 @@ async fn first_offsets(
     if let Some(origin) = &context.origin {
         check_identity(&context.topic, &origin.identity, &found)?;
         let incarnation = origin.identity.incarnation;
-        let lows = own.iter().filter_map(|p| origin.lows.get(p).map(|low| (*p, *low))).collect();
+        // Also those that `partitions` leaves out now: they keep their place, and are no new ones when it lists them again.
+        let lows = origin.lows.iter().filter(|(p, _)| context.is_of_share(**p)).map(|(p, low)| (*p, *low)).collect();
         return Ok((Identity { incarnation, ..found }, lows));
     }
     let at = match context.connector.start_from {

@@ -44,8 +44,9 @@ pub struct Connector {
 /// A topic, and how many tasks it has.
 #[derive(Debug)]
 struct Topic {
-    info: watch::Sender<TopicInfo>,
-    tasks: u32,
+    info: TopicInfo,
+    /// One for each task, told one after the other.
+    tasks: Vec<watch::Sender<TopicInfo>>,
     changing_mapping: Arc<Mutex<Option<u32>>>,
 }
 
@@ -184,7 +185,8 @@ async fn check_state_is_there(
 }
 
 impl Connector {
-    async fn keep_tasks(self: Arc<Self>, stop: CancellationToken) -> Exit {
+    /// Keeps the tasks of all topics running until it is stopped or has caught up; the exit status is the worst of theirs.
+    pub async fn keep_tasks(self: Arc<Self>, stop: CancellationToken) -> Exit {
         let mut topics: BTreeMap<String, Topic> = BTreeMap::new();
         let mut missing: BTreeSet<String> = BTreeSet::new();
         let mut tasks: JoinSet<Exit> = JoinSet::new();
@@ -200,15 +202,16 @@ impl Connector {
                     self.report_missing(&found, &mut missing);
                     for info in found {
                         let topic = topics.entry(info.name.clone()).or_insert_with(|| Topic {
-                            info: watch::Sender::new(info.clone()),
-                            tasks: 0,
+                            info: info.clone(),
+                            tasks: Vec::new(),
                             changing_mapping: Arc::default(),
                         });
-                        topic.info.send_if_modified(|seen| {
-                            let changed = *seen != info;
-                            seen.clone_from(&info);
-                            changed
-                        });
+                        if topic.info != info {
+                            for task in &topic.tasks {
+                                task.send_replace(info.clone());
+                            }
+                            topic.info = info;
+                        }
                         self.start_tasks(topic, &mut tasks, &stop);
                     }
                 }
@@ -276,10 +279,12 @@ impl Connector {
 
     /// A topic has at most as many tasks as partitions, the others would have nothing to read; when it grows it gets more.
     fn start_tasks(self: &Arc<Self>, topic: &mut Topic, tasks: &mut JoinSet<Exit>, stop: &CancellationToken) {
-        let info = topic.info.borrow().clone();
+        let info = topic.info.clone();
         let highest = info.partitions.iter().max().map_or(0, |p| p.unsigned_abs() + 1);
         let wanted = self.config.tasks_max.get().min(highest);
-        for task in topic.tasks..wanted {
+        for task in u32::try_from(topic.tasks.len()).unwrap_or(wanted)..wanted {
+            let (told, topic_info) = watch::channel(info.clone());
+            topic.tasks.push(told);
             let status = Arc::new(TaskStatus::new(&self.config.name, &info.name, task));
             self.shared.board.add_task(Arc::clone(&status));
             let metrics = Arc::new(TaskMetrics::new(&self.config.name, &info.name, task));
@@ -289,12 +294,11 @@ impl Connector {
                 task,
                 status,
                 metrics,
-                topic_info: topic.info.subscribe(),
+                topic_info,
                 changing_mapping: Arc::clone(&topic.changing_mapping),
             };
             tasks.spawn(supervisor::keep(task, stop.clone()));
         }
-        topic.tasks = topic.tasks.max(wanted);
     }
 
     /// The log of a task.

@@ -36,6 +36,7 @@ use crate::pipeline::budget::Budget;
 use crate::pipeline::compress::CompressPool;
 use crate::pipeline::source::{Kafka, SourceError};
 use crate::pipeline::spool::Spool;
+use crate::task::core::SNAPSHOT_EVERY;
 
 /// How a worker runs.
 #[derive(Clone, Copy, Debug, Default)]
@@ -71,6 +72,8 @@ pub struct Shared {
     /// Which tasks may run here.
     pub places: Places,
     pub options: RunOptions,
+    /// Entries of a task's log between snapshots.
+    pub snapshot_every: u64,
 }
 
 /// Runs until stopped, or with `until_caught_up` until everything is archived.
@@ -96,7 +99,9 @@ pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> 
     let environment = Environment::system();
     let places = places(&worker, &environment, options);
     let group = places.group().map(|group| keep_group(group, &board, &stop));
-    let shared = Arc::new(Shared { kafka, pool, spool, budget, environment, board, places, options, worker });
+    let snapshot_every = SNAPSHOT_EVERY;
+    let shared =
+        Arc::new(Shared { kafka, pool, spool, budget, environment, board, places, options, worker, snapshot_every });
     let mut running = JoinSet::new();
     for connector in connectors {
         running.spawn(connector::run(Arc::clone(&shared), Arc::new(connector), stop.clone()));
@@ -131,7 +136,7 @@ fn places(worker: &WorkerConfig, environment: &Environment, options: RunOptions)
 }
 
 /// Takes part in the group until the last task has ended.
-fn keep_group(group: &Arc<Group>, board: &http::Board, stop: &CancellationToken) -> JoinHandle<()> {
+pub fn keep_group(group: &Arc<Group>, board: &http::Board, stop: &CancellationToken) -> JoinHandle<()> {
     board.set_group(Arc::clone(group));
     let (leaving, stop) = (Arc::clone(group), stop.clone());
     tokio::spawn(async move {

@@ -21,7 +21,6 @@ use crate::cli::Exit;
 use crate::cluster::TaskName;
 use crate::log::journal::LogError;
 use crate::pipeline::source::{SourceError, TopicInfo};
-use crate::task::core::SNAPSHOT_EVERY;
 use crate::task::error::Remedy;
 use crate::task::status::{TaskState, TaskStatus};
 use crate::task::{self, End, TaskContext, TaskError};
@@ -233,7 +232,7 @@ impl Task {
             shutdown_timeout: shared.worker.shutdown_timeout,
             group: shared.worker.kafka.group_offsets.then(|| format!("sluice-{}", connector.config.name)),
             topic_info: self.topic_info.clone(),
-            snapshot_every: SNAPSHOT_EVERY,
+            snapshot_every: shared.snapshot_every,
         }
     }
 }

@@ -11,10 +11,11 @@ use sluice::config::OnError;
 use sluice::task::End;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use crate::kafka::{Partition, Produced};
+use crate::group::GroupHistory;
+use crate::kafka::Partition;
 use crate::mutation::Mutation;
-use crate::workers::{Plan, Worker, freeze, is_kafka_lost, judge};
-use crate::world::{EPOCH_MS, World};
+use crate::workers::{Plan, Worker, accept_loss, freeze, is_kafka_lost, judge};
+use crate::world::{EPOCH_MS, Watch, World};
 
 /// What came of a history.
 #[derive(Debug)]
@@ -25,12 +26,23 @@ pub struct Outcome {
     pub trace: Vec<String>,
 }
 
+/// Every so manieth seed is the history of a group.
+const GROUPS: u64 = 4;
+
 /// Runs the history of a seed on a runtime of its own, whose time is virtual.
-pub fn run(seed: u64, mutation: Mutation, verbose: bool) -> Outcome {
+pub fn run(seed: u64, mutation: Mutation, watch: Watch) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(async {
-        let world = World::new(seed, verbose);
-        History::new(&world, mutation).run().await;
+        let world = World::new(seed, watch);
+        let of_a_group = match mutation {
+            Mutation::None => seed.is_multiple_of(GROUPS),
+            mutation => mutation.is_about_groups(),
+        };
+        if of_a_group {
+            GroupHistory::new(&world, mutation).run().await;
+        } else {
+            History::new(&world, mutation).run().await;
+        }
         Outcome {
             violations: world.violations(),
             counters: world.counters(),
@@ -54,7 +66,7 @@ impl History {
         let plan = Plan::new(&mut world.rng(), mutation);
         {
             let mut oracle = world.oracle();
-            oracle.skips_bad = plan.connector.on_error == OnError::Skip;
+            oracle.skips_bad = Some(plan.connector.on_error == OnError::Skip);
             oracle.only_conservation = mutation != Mutation::None;
         }
         Self { world: Arc::clone(world), plan, workers: Vec::new(), next_worker: 1, kafka_lost: false }
@@ -65,6 +77,7 @@ impl History {
     }
 
     async fn run(&mut self) {
+        self.world.count("history of one task");
         self.world.trace(format_args!("{:?}", self.plan));
         let partitions = self.random(1, 3);
         for _ in 0..partitions {
@@ -84,6 +97,9 @@ impl History {
             };
             sleep(Duration::from_millis(pause)).await;
             self.collect().await;
+            if self.kafka_lost && self.plan.mutation == Mutation::None && self.world.rng().chance(15) {
+                self.accept().await;
+            }
             self.happens();
         }
         self.settle().await;
@@ -182,31 +198,15 @@ impl History {
                 self.workers[chosen % count].topic_info.send_replace(info);
             }
             97 => self.retention(chosen),
-            98 if self.random(0, 9) == 0 => {
-                self.world.count("topic recreated");
-                self.world.kafka().incarnation += 1;
-                self.kafka_lost = true;
-            }
+            98 if self.random(0, 3) == 0 => self.kafka_loses(chosen),
             _ => self.produce(),
         }
     }
 
     fn produce(&mut self) {
         let world = &self.world;
-        let mut rng = world.rng();
-        let mut topic = world.kafka();
-        if topic.incarnation > 0 {
-            return;
-        }
         let now_ms = EPOCH_MS + world.elapsed_ms() as i64;
-        for partition in &mut topic.partitions {
-            for _ in 0..rng.below(15) {
-                let hours = if rng.chance(10) { rng.below(3) as i64 } else { 0 };
-                let produced =
-                    Produced { app: rng.below(4) as u8, timestamp_ms: now_ms - hours * 3_600_000, bad: rng.chance(3) };
-                partition.records.push((!rng.chance(3)).then_some(produced));
-            }
-        }
+        world.kafka().produce(&mut world.rng(), now_ms, 15);
     }
 
     /// Retention deletes what is old, archived or not.
@@ -214,19 +214,55 @@ impl History {
         let world = &self.world;
         let mut topic = world.kafka();
         let number = chosen % topic.partitions.len();
-        let low = world.oracle().state().low(number as i32).unwrap_or(0);
-        let partition = &mut topic.partitions[number];
-        let end = partition.records.len();
+        let low = world.oracle().low(number as i32).unwrap_or(0);
         // Mostly it takes only what is archived.
-        let to = if chosen.is_multiple_of(4) { end } else { low as usize };
-        partition.log_start = to.clamp(partition.log_start, end);
-        if partition.log_start as i64 > low {
+        let to = if chosen.is_multiple_of(4) { usize::MAX } else { low as usize };
+        topic.delete_below(number, to);
+        let log_start = topic.partitions[number].log_start;
+        if log_start as i64 > low {
             world.count("retention passed low");
             self.kafka_lost = true;
         } else {
             world.count("retention below low");
         }
-        world.trace(format_args!("retention of {number} to {}", partition.log_start));
+        world.trace(format_args!("retention of {number} to {log_start}"));
+    }
+
+    /// The topic is made again, or an unclean election truncates a partition, which grows again.
+    fn kafka_loses(&mut self, chosen: usize) {
+        let world = &self.world;
+        let mut topic = world.kafka();
+        self.kafka_lost = true;
+        if chosen.is_multiple_of(3) {
+            world.count("topic recreated");
+            world.trace(format_args!("the topic is made again"));
+            topic.recreate();
+            return;
+        }
+        let number = chosen % topic.partitions.len();
+        let end = topic.partitions[number].records.len();
+        let to = end.saturating_sub(world.rng().below(20) as usize);
+        world.count("log truncated");
+        world.trace(format_args!("{number} is truncated from {end} to {to}"));
+        topic.truncate(number, to);
+        if world.rng().chance(70) {
+            let now_ms = EPOCH_MS + world.elapsed_ms() as i64;
+            topic.produce(&mut world.rng(), now_ms, 40);
+        }
+    }
+
+    /// An operator stops all workers, sees to it that nothing of them is under way, and lets the task go on with what Kafka
+    /// still has.
+    async fn accept(&mut self) -> bool {
+        for worker in &self.workers {
+            worker.crash();
+        }
+        sleep_until(self.world.landed_by().max(Instant::now())).await;
+        self.collect().await;
+        let (dies, steps) = (self.random(0, 99) < 20, self.random(0, 30));
+        let id = self.next_worker;
+        self.next_worker += 1;
+        accept_loss(&self.world, &self.plan, id, dies.then_some(steps)).await
     }
 
     /// No more faults: a clean owner drains everything, late requests land, zombies wake up.
@@ -238,8 +274,13 @@ impl History {
                 worker.crash();
             }
         }
-        let mut drained = false;
-        for _ in 0..6 {
+        if self.kafka_lost {
+            // A run to the end asks no leader about a partition of which it has nothing to read.
+            self.world.kafka().grow();
+        }
+        let accepts = self.plan.mutation == Mutation::None && self.world.rng().chance(70);
+        let (mut drained, mut lost) = (false, false);
+        for _ in 0..10 {
             self.spawn(true, false);
             let Some(mut last) = self.workers.pop() else { return };
             let id = last.process.id;
@@ -249,11 +290,14 @@ impl History {
                 break;
             };
             let ended = ended.unwrap();
-            let lost = matches!(&ended, Some(Err(error)) if is_kafka_lost(error)) && self.kafka_lost;
+            lost = matches!(&ended, Some(Err(error)) if is_kafka_lost(error)) && self.kafka_lost;
             drained = matches!(ended, Some(Ok(End::CaughtUp)));
             judge(&self.world, id, ended, self.kafka_lost);
-            if drained || lost {
+            if drained || (lost && !accepts) {
                 break;
+            }
+            if lost {
+                self.accept().await;
             }
         }
         // Zombies run on while what they sent long ago lands.
@@ -268,7 +312,10 @@ impl History {
             // Retention before the first start is no loss.
             self.world.oracle().from_earliest = self.plan.starts_from_earliest() && !self.kafka_lost;
             self.world.oracle().check_conservation(&self.world);
-        } else if self.kafka_lost {
+            if self.kafka_lost {
+                self.world.count("history drained after a loss in Kafka");
+            }
+        } else if lost && !accepts {
             self.world.count("history ended by a loss in Kafka");
         } else if self.world.violations().is_empty() {
             self.world.violation("no owner could drain the task".to_owned());

@@ -1,22 +1,24 @@
 //! Kafka's twin: one topic, read with delays.
 //!
-//! Owns: what was produced, retention, recreation, what was read first.
+//! Owns: what was produced, retention, truncation, recreation, leader epochs, what was read first.
 //! Does not own: what became of the records.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sluice::pipeline::source::{
-    At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicId, TopicInfo,
+    At, Isolation, Kafka, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicId, TopicInfo,
 };
 use sluice::record::BlockBuilder;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
+use crate::oracle::Place;
 use crate::process::Process;
-use crate::world::{EPOCH_MS, World};
+use crate::world::{EPOCH_MS, Rng, World};
 
 pub const TOPIC: &str = "applogs";
 
@@ -27,21 +29,83 @@ pub struct Produced {
     pub timestamp_ms: i64,
     /// It can't be split.
     pub bad: bool,
+    /// Counts losses of Kafka: the same offset is another record after one.
+    pub generation: u32,
+    /// Kafka lost it before it was archived.
+    pub lost: bool,
 }
 
-#[derive(Debug, Default)]
+impl Produced {
+    /// A good record of app 1 from the start of all histories.
+    pub fn some() -> Self {
+        Self { app: 1, timestamp_ms: EPOCH_MS, bad: false, generation: 0, lost: false }
+    }
+
+    /// `skips_bad`: bad records are left out, archived, or either.
+    pub fn wanted(self, skips_bad: Option<bool>) -> Want {
+        match (self.bad, skips_bad) {
+            (true, Some(true)) => Want::Never,
+            (true, None) => Want::Maybe,
+            _ if self.lost => Want::Maybe,
+            _ => Want::Must,
+        }
+    }
+}
+
+/// Whether a record is to be archived.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    Must,
+    Maybe,
+    Never,
+}
+
+#[derive(Debug)]
 pub struct Partition {
     /// By offset; `None` is a hole (a control batch, compaction).
     pub records: Vec<Option<Produced>>,
     pub log_start: usize,
     /// Where the first reader of all began: from here on nothing may be missed.
     pub baseline: Option<i64>,
+    /// (leader epoch, first offset), ascending; never empty.
+    epochs: Vec<(i32, i64)>,
+}
+
+impl Default for Partition {
+    fn default() -> Self {
+        Self { records: Vec::new(), log_start: 0, baseline: None, epochs: vec![(0, 0)] }
+    }
+}
+
+impl Partition {
+    fn end(&self) -> i64 {
+        self.records.len() as i64
+    }
+
+    /// The epoch that an offset is written in, where it begins and where it ends.
+    fn epoch_at(&self, offset: i64) -> (i32, i64, i64) {
+        let next = self.epochs.partition_point(|&(_, first)| first <= offset).max(1);
+        let (epoch, first) = self.epochs[next - 1];
+        (epoch, first, self.epochs.get(next).map_or(self.end(), |&(_, first)| first))
+    }
+
+    /// Where the log leaves the one that a position was read from: what a leader answers who is asked for the end of an epoch.
+    fn diverged(&self, seen: Position) -> Option<i64> {
+        let epoch = seen.leader_epoch?;
+        let next = self.epochs.iter().find(|&&(later, _)| later > epoch);
+        let end = next.map_or(self.end(), |&(_, first)| first);
+        (end < seen.offset).then_some(end)
+    }
 }
 
 #[derive(Debug, Default)]
 pub struct Topic {
     pub partitions: Vec<Partition>,
     pub incarnation: u32,
+    /// Of what is produced now.
+    pub generation: u32,
+    /// Records that are not in the topic any more; some were archived before.
+    pub lost: BTreeSet<Place>,
     /// A record more after each question for an end.
     pub grows_when_asked: bool,
 }
@@ -54,15 +118,76 @@ impl Topic {
             partitions: (0..self.partitions.len() as i32).collect(),
         }
     }
+
+    /// Appends up to `most` records to each partition.
+    pub fn produce(&mut self, rng: &mut Rng, now_ms: i64, most: u64) {
+        for partition in &mut self.partitions {
+            for _ in 0..rng.below(most) {
+                let hours = if rng.chance(10) { rng.below(3) as i64 } else { 0 };
+                let produced = Produced {
+                    app: rng.below(4) as u8,
+                    timestamp_ms: now_ms - hours * 3_600_000,
+                    bad: rng.chance(3),
+                    generation: self.generation,
+                    lost: false,
+                };
+                partition.records.push((!rng.chance(3)).then_some(produced));
+            }
+        }
+    }
+
+    /// A record more in each partition.
+    pub fn grow(&mut self) {
+        let produced = Produced { generation: self.generation, ..Produced::some() };
+        self.partitions.iter_mut().for_each(|partition| partition.records.push(Some(produced)));
+    }
+
+    /// Retention: what lies below is gone.
+    pub fn delete_below(&mut self, number: usize, offset: usize) {
+        let partition = &mut self.partitions[number];
+        let to = offset.clamp(partition.log_start, partition.records.len());
+        for produced in partition.records[partition.log_start..to].iter_mut().flatten() {
+            produced.lost = true;
+        }
+        partition.log_start = to;
+    }
+
+    /// An unclean election: records from `offset` on are gone, what is produced now is of a new epoch.
+    pub fn truncate(&mut self, number: usize, offset: usize) {
+        let partition = &mut self.partitions[number];
+        let to = offset.max(partition.log_start);
+        self.lost.extend(
+            (to as i64..)
+                .zip(partition.records.drain(to.min(partition.records.len())..))
+                .filter_map(|(at, produced)| Some((number as i32, at, produced?.generation))),
+        );
+        let (epoch, end) = (partition.epochs[partition.epochs.len() - 1].0 + 1, partition.end());
+        partition.epochs.retain(|&(_, first)| first < end);
+        partition.epochs.push((epoch, end));
+        self.generation += 1;
+    }
+
+    /// The topic is deleted and made again.
+    pub fn recreate(&mut self) {
+        for number in 0..self.partitions.len() {
+            self.partitions[number].log_start = 0;
+            self.truncate(number, 0);
+            // Whoever has read the old one and accepts it has all of the new one.
+            let baseline = self.partitions[number].baseline.map(|_| 0);
+            self.partitions[number] = Partition { baseline, ..Partition::default() };
+        }
+        self.incarnation += 1;
+    }
 }
 
 /// The bytes of a record's value: its own place is in it.
 pub fn value(partition: i32, offset: i64, produced: Produced) -> String {
-    let Produced { app, bad, .. } = produced;
+    let Produced { app, bad, generation, .. } = produced;
+    let at = format!("at={partition}:{offset}:{generation};");
     match (bad, app) {
-        (true, _) => format!("no json at={partition}:{offset};"),
-        (false, 0) => format!("{{\"m\":\"at={partition}:{offset};\"}}"),
-        (false, _) => format!("{{\"app_id\":\"app{app}\",\"m\":\"at={partition}:{offset};\"}}"),
+        (true, _) => format!("no json {at}"),
+        (false, 0) => format!("{{\"m\":\"{at}\"}}"),
+        (false, _) => format!("{{\"app_id\":\"app{app}\",\"other\":\"o{}\",\"m\":\"{at}\"}}", app / 2),
     }
 }
 
@@ -108,10 +233,10 @@ impl Kafka for SimKafka {
             let partition = &mut topic.partitions[partition as usize];
             let offset = match at {
                 At::Earliest => partition.log_start as i64,
-                At::Latest | At::TimestampMs(_) => partition.records.len() as i64,
+                At::Latest | At::TimestampMs(_) => partition.end(),
             };
             if grows {
-                partition.records.push(Some(Produced { app: 1, timestamp_ms: EPOCH_MS, bad: false }));
+                partition.records.push(Some(Produced::some()));
             }
             offset
         })
@@ -142,30 +267,45 @@ enum Fetched {
     Block(sluice::record::Block),
 }
 
+/// How far one partition is read.
+struct Reading {
+    partition: i32,
+    offset: i64,
+    /// The log has to be the same below it still.
+    seen: Option<Position>,
+}
+
 async fn run(process: Arc<Process>, request: ReadRequest, events: mpsc::Sender<SourceEvent>) {
     let world = Arc::clone(&process.world);
-    let mut positions = request.starts.clone();
+    let seen = |partition| request.seen.iter().find(|(of, _)| *of == partition).map(|(_, seen)| *seen);
+    let starts = request.starts.iter();
+    let mut readings: Vec<Reading> =
+        starts.map(|&(partition, offset)| Reading { partition, offset, seen: seen(partition) }).collect();
     let mut idle = false;
-    while !positions.is_empty() {
+    while !readings.is_empty() {
         let delay = if idle { world.rng().between(300, 2_000) } else { world.rng().between(1, 60) };
         sleep(Duration::from_millis(delay)).await;
         process.cross().await;
         idle = true;
         let mut index = 0;
-        while index < positions.len() {
-            let (partition, offset) = positions[index];
+        while index < readings.len() {
+            let reading = &mut readings[index];
             index += 1;
-            let event = match fetch(&world, &process, &request, partition, offset) {
+            let event = match fetch(&world, &process, &request, reading) {
                 Fetched::Nothing => continue,
                 Fetched::Event(event) => {
                     if matches!(event, SourceEvent::Failed { .. }) {
                         index -= 1;
-                        positions.remove(index);
+                        readings.remove(index);
                     }
                     event
                 }
                 Fetched::Block(block) => {
-                    positions[index - 1].1 = block.next_offset;
+                    let after = Position { offset: block.next_offset, leader_epoch: block.leader_epoch };
+                    reading.offset = after.offset;
+                    if reading.seen.is_none_or(|seen| seen.offset < after.offset) {
+                        reading.seen = Some(after);
+                    }
                     let permit = request.budget.reserve(block.memory_bytes()).await;
                     SourceEvent::Block(block, permit)
                 }
@@ -179,28 +319,29 @@ async fn run(process: Arc<Process>, request: ReadRequest, events: mpsc::Sender<S
     }
 }
 
-fn fetch(world: &World, process: &Process, request: &ReadRequest, partition: i32, offset: i64) -> Fetched {
+fn fetch(world: &World, process: &Process, request: &ReadRequest, reading: &Reading) -> Fetched {
+    let Reading { partition, offset, seen } = *reading;
     let (most, overlap, waiting) = {
         let mut rng = world.rng();
         (rng.between(1, 12), rng.chance(5), process.faulty && rng.chance(1))
     };
     let topic = world.kafka();
     let log = &topic.partitions[partition as usize];
-    let end = log.records.len() as i64;
+    let end = log.end();
+    let failed = |error| Fetched::Event(SourceEvent::Failed { partition, offset, error });
     let found = topic.info().id;
     if found != request.topic_id {
         let id = |id: Option<TopicId>| id.map_or_else(String::new, |id| id.0);
-        let error = SourceError::Recreated {
-            topic: TOPIC.to_owned(),
-            expected: id(request.topic_id.clone()),
-            found: id(found),
-        };
-        return Fetched::Event(SourceEvent::Failed { partition, offset, error });
+        let (expected, found) = (id(request.topic_id.clone()), id(found));
+        return failed(SourceError::Recreated { topic: TOPIC.to_owned(), expected, found });
+    }
+    if let Some(end_offset) = seen.and_then(|seen| log.diverged(seen)) {
+        world.count("truncation told by its leader epoch");
+        return failed(SourceError::Truncated { topic: TOPIC.to_owned(), partition, offset, end_offset });
     }
     let log_start = log.log_start as i64;
     if offset < log_start || offset > end {
-        let error = SourceError::OutOfRange { topic: TOPIC.to_owned(), partition, offset, log_start, log_end: end };
-        return Fetched::Event(SourceEvent::Failed { partition, offset, error });
+        return failed(SourceError::OutOfRange { topic: TOPIC.to_owned(), partition, offset, log_start, log_end: end });
     }
     if waiting {
         return Fetched::Event(SourceEvent::Waiting { partition, offset, reason: "simulated".to_owned() });
@@ -208,9 +349,10 @@ fn fetch(world: &World, process: &Process, request: &ReadRequest, partition: i32
     if offset == end {
         return Fetched::Nothing;
     }
+    let (epoch, begins, ends) = log.epoch_at(offset);
     // A fetch may bring records below what was asked for: the batch began there.
-    let first = if overlap { (offset - 3).max(log_start) } else { offset };
-    let next = (offset + most as i64).min(end);
+    let first = if overlap { (offset - 3).max(log_start).max(begins) } else { offset };
+    let next = (offset + most as i64).min(ends);
     let mut block = BlockBuilder::default();
     for at in first..next {
         if let Some(produced) = log.records[at as usize] {
@@ -222,5 +364,7 @@ fn fetch(world: &World, process: &Process, request: &ReadRequest, partition: i32
     world.oracle().on_fetched(world, partition, first, next);
     world.belief().fetched.insert((process.id, partition), next);
     world.trace(format_args!("{} fetches {partition}:{first}..{next}", process.id));
-    Fetched::Block(block.finish(partition, next, end))
+    let mut block = block.finish(partition, next, end);
+    block.leader_epoch = Some(epoch);
+    Fetched::Block(block)
 }

@@ -42,9 +42,19 @@ pub enum Mutation {
     StartWrittenLate,
     /// Low follows what was fetched.
     PositionFetched,
+    /// As `Control`, in groups of workers.
+    GroupControl,
+    /// Who has a lease does not ask the log whether the task is still its own.
+    LeaseInsteadOfFencing,
+    /// Other settings begin where low stands, not where the earlier ones ended.
+    NoCut,
+    /// A log that was ended for another mapping takes entries still.
+    ClosedStaysOpen,
+    /// A change of `tasks_max` does not take the old tasks over.
+    MappingWithoutTakeover,
 }
 
-pub const ALL: [Mutation; 9] = [
+pub const ALL: [Mutation; 13] = [
     Mutation::NoFencing,
     Mutation::NoIntentBeforeUpload,
     Mutation::NoMarks,
@@ -54,12 +64,28 @@ pub const ALL: [Mutation; 9] = [
     Mutation::OtherRetries,
     Mutation::StartWrittenLate,
     Mutation::PositionFetched,
+    Mutation::LeaseInsteadOfFencing,
+    Mutation::NoCut,
+    Mutation::ClosedStaysOpen,
+    Mutation::MappingWithoutTakeover,
 ];
 
 impl Mutation {
     /// Harm needs a Takeover that lands after clean-up has freed its number: much has to be frozen and cleaned for it.
     pub fn is_about_late_takeovers(self) -> bool {
         matches!(self, Self::TakeoversDeleted | Self::NoLookAbove)
+    }
+
+    /// Harm needs several workers of the whole.
+    pub fn is_about_groups(self) -> bool {
+        matches!(
+            self,
+            Self::GroupControl
+                | Self::LeaseInsteadOfFencing
+                | Self::NoCut
+                | Self::ClosedStaysOpen
+                | Self::MappingWithoutTakeover
+        )
     }
 
     /// What becomes of records: the words of the violation.

@@ -95,6 +95,10 @@ impl Process {
         self.state.lock().unwrap().frozen_until = until;
     }
 
+    pub fn is_frozen(&self) -> bool {
+        self.state.lock().unwrap().frozen_until > Instant::now()
+    }
+
     /// Waits until something may cross the border; for ever in a dead process.
     pub async fn cross(&self) {
         self.step();

@@ -1,22 +1,26 @@
 //! Faults that histories showed, each told alone, so that it stays told when the histories change.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use sluice::ledger::encoding::Stored;
 use sluice::ledger::{Commit, Entry, Identity, State, StepId, Token};
+use sluice::log::store_log::StoreLog;
 use sluice::pipeline::spool::FrameStored;
 use sluice::task::core::{Action, Core};
 use sluice::task::settings::TaskSettings;
-use sluice::task::{End, TaskError};
+use sluice::task::{self, End, Origin, TaskError};
+use tokio::sync::watch;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::kafka::{Partition, Produced, TOPIC};
 use crate::mutation::Mutation;
-use crate::workers::{Plan, Worker};
-use crate::world::{EPOCH_MS, Rng, World};
+use crate::process::Process;
+use crate::workers::{Plan, TOPIC_FOLDER, Worker, context};
+use crate::world::{EPOCH_MS, Rng, Watch, World};
 
 fn in_virtual_time<T>(test: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap().block_on(test)
@@ -29,9 +33,11 @@ fn plan(spool_bytes: u64) -> Plan {
 }
 
 fn world(records: usize) -> Arc<World> {
-    let world = World::new(1, false);
-    let produced = Produced { app: 1, timestamp_ms: EPOCH_MS, bad: false };
-    world.kafka().partitions.push(Partition { records: vec![Some(produced); records], ..Partition::default() });
+    let world = World::new(1, Watch::Nothing);
+    let produced = Produced::some();
+    let mut partition = Partition::default();
+    partition.records = vec![Some(produced); records];
+    world.kafka().partitions.push(partition);
     world
 }
 
@@ -66,6 +72,63 @@ fn objects_decided_by_a_predecessor_may_exceed_the_spool() {
         first.crash();
         world.uploads_fail.store(false, Ordering::Relaxed);
         assert_eq!(end_of(Worker::start(&world, &narrow, 2, true, false)).await.unwrap(), End::CaughtUp);
+        world.oracle().check_conservation(&world);
+        assert!(world.violations().is_empty(), "{:?}", world.violations());
+    });
+}
+
+/// Whoever had looked at the mapping before began a log that was ended for the next one since, or ended it again: it could not be
+/// read any more, and with it the whole topic.
+#[test]
+fn a_log_that_was_ended_before_it_began_stays_ended() {
+    in_virtual_time(async {
+        let (world, plan) = (world(5), plan(1 << 24));
+        let context = |id| {
+            let (_, topic_info) = watch::channel(world.kafka().info());
+            context(&Process::new(id, &world, false), &plan, topic_info)
+        };
+        let stop = CancellationToken::new;
+        let ends = [
+            task::close(&context(1), 2, stop()).await,
+            task::run(&context(2), false, stop()).await,
+            task::close(&context(3), 2, stop()).await,
+        ];
+        for end in ends {
+            assert!(
+                matches!(&end, Ok(End::Closed(state)) if state.closed == Some(2) && !state.is_started()),
+                "{end:?}"
+            );
+        }
+        assert!(world.violations().is_empty(), "{:?}", world.violations());
+    });
+}
+
+/// A log of another mapping that began while `partitions` left one out forgot where that one had ended: listed again, it was
+/// archived from its start once more.
+#[test]
+fn a_partition_that_is_left_out_while_the_mapping_changes_keeps_its_place() {
+    in_virtual_time(async {
+        let (world, plan) = (world(5), plan(1 << 24).of_one_large_file());
+        let mut second = Partition::default();
+        second.records = vec![Some(Produced::some()); 5];
+        world.kafka().partitions.push(second);
+        let context = |id, listed: Option<i32>, origin: Option<&State>| {
+            let (_, topic_info) = watch::channel(world.kafka().info());
+            let mut context = context(&Process::new(id, &world, false), &plan, topic_info);
+            Arc::make_mut(&mut context.connector).partitions = listed.map(|partition| BTreeSet::from([partition]));
+            if let Some(State { identity, lows, .. }) = origin {
+                let lows = lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
+                context.origin = Some(Arc::new(Origin { identity: identity.clone(), lows }));
+                context.log = Arc::new(StoreLog::new(Arc::clone(&context.store), &format!("{TOPIC_FOLDER}2/0")));
+            }
+            context
+        };
+        let stop = CancellationToken::new;
+        assert_eq!(task::run(&context(1, None, None), true, stop()).await.unwrap(), End::CaughtUp);
+        let Ok(End::Closed(ended)) = task::close(&context(2, None, None), 2, stop()).await else { panic!() };
+        world.kafka().grow();
+        assert_eq!(task::run(&context(3, Some(0), Some(&ended)), true, stop()).await.unwrap(), End::CaughtUp);
+        assert_eq!(task::run(&context(4, None, Some(&ended)), true, stop()).await.unwrap(), End::CaughtUp);
         world.oracle().check_conservation(&world);
         assert!(world.violations().is_empty(), "{:?}", world.violations());
     });

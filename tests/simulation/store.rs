@@ -13,7 +13,7 @@ use bytes::Bytes;
 use sluice::store::{Body, ByteRange, Created, Depth, Fault, Got, Head, Listed, Page, Store, StoreError};
 use tokio::time::sleep;
 
-use crate::oracle::{Place, is_log};
+use crate::oracle::{Place, is_state};
 use crate::process::Process;
 use crate::world::World;
 
@@ -123,7 +123,7 @@ impl SimStore {
         effect: impl Fn(&World) -> T + Clone + Send + Sync + 'static,
     ) -> Result<T, StoreError> {
         self.process.cross().await;
-        let kind = match (op, is_log(key)) {
+        let kind = match (op, is_state(key)) {
             ("delete", _) => Kind::Delete,
             (_, true) => Kind::Entry,
             _ => Kind::Object,
@@ -242,7 +242,7 @@ impl Store for SimStore {
             }
         };
         let id = self.process.id;
-        if self.process.world.uploads_fail.load(Ordering::Relaxed) && !is_log(key) {
+        if self.process.world.uploads_fail.load(Ordering::Relaxed) && !is_state(key) {
             return Err(self.error(Fault::Transient, "create", key));
         }
         let records = self.process.world.oracle().on_attempt(&self.process.world, key, &bytes, intent_id);

@@ -18,6 +18,7 @@ use sluice::config::{
     AppIdFrom, AppIdRule, Bucket, Compression, ConnectorConfig, Credentials, CredentialsFrom, DeadLetter, Flavor,
     MissingAppId, OnError, Rotate, SinkConfig, SinkUrl, Sse, StartFrom, TimeFrom, TimeRule, TopicSelection,
 };
+use sluice::ledger::State;
 use sluice::log::LogDoor;
 use sluice::log::journal::LogError;
 use sluice::log::store_log::StoreLog;
@@ -27,6 +28,7 @@ use sluice::pipeline::source::{Isolation, SourceError, TopicInfo};
 use sluice::pipeline::spool::{Spool, SpoolError};
 use sluice::store::Store;
 use sluice::task::core::CoreError;
+use sluice::task::reset::{self, Subject, Wish};
 use sluice::task::status::TaskStatus;
 use sluice::task::{self, End, TaskContext, TaskError};
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -40,6 +42,9 @@ use crate::process::Process;
 use crate::store::SimStore;
 use crate::world::{Rng, SimClock, SimRandom, World};
 
+pub const CONNECTOR: &str = "sim";
+/// Where everything of the topic lies that is no data.
+pub const TOPIC_FOLDER: &str = "_sluice/sim/applogs/";
 pub const LOG_PATH: &str = "_sluice/sim/applogs/1/0";
 
 /// What a history's workers have in common.
@@ -47,11 +52,11 @@ pub const LOG_PATH: &str = "_sluice/sim/applogs/1/0";
 pub struct Plan {
     pub connector: Arc<ConnectorConfig>,
     pub mutation: Mutation,
-    has_metadata: bool,
-    snapshot_every: u64,
-    budget_bytes: u64,
+    pub has_metadata: bool,
+    pub snapshot_every: u64,
+    pub budget_bytes: u64,
     pub spool_bytes: u64,
-    spool_fails: bool,
+    pub spool_fails: bool,
 }
 
 impl Plan {
@@ -64,7 +69,7 @@ impl Plan {
             _ => Codec::Lz4,
         };
         let mut connector = ConnectorConfig {
-            name: "sim".to_owned(),
+            name: CONNECTOR.to_owned(),
             file: PathBuf::new(),
             topics: TopicSelection::List(vec![TOPIC.to_owned()]),
             partitions: None,
@@ -120,6 +125,15 @@ impl Plan {
         connector.compression = Compression { codec: Codec::None, level: None, frame_bytes: 100 };
         connector.time.bucket = Bucket::None;
         self.budget_bytes = 1 << 24;
+        self
+    }
+
+    /// Files by age soon, and a disk with room for many tasks.
+    pub fn of_a_group(mut self) -> Self {
+        let connector = Arc::make_mut(&mut self.connector);
+        connector.rotate.max_interval = connector.rotate.max_interval.min(Duration::from_secs(30));
+        self.spool_bytes = self.spool_bytes.max(20_000);
+        self.budget_bytes = self.budget_bytes.max(1 << 20);
         self
     }
 
@@ -195,21 +209,21 @@ impl Worker {
     }
 }
 
-fn context(process: &Arc<Process>, plan: &Plan, topic_info: watch::Receiver<TopicInfo>) -> TaskContext {
+/// What a worker's task works with.
+pub fn context(process: &Arc<Process>, plan: &Plan, topic_info: watch::Receiver<TopicInfo>) -> TaskContext {
     let world = &process.world;
     let store: Arc<dyn Store> = Arc::new(SimStore { process: Arc::clone(process), has_metadata: plan.has_metadata });
     let log: Arc<dyn LogDoor> = Arc::new(StoreLog::new(Arc::clone(&store), LOG_PATH));
     let log = Mutated::wrap(plan.mutation, log, process);
     let (jobs, queue) = mpsc::channel(4);
     let (spool, budget) = (spool(plan.spool_bytes), Budget::new(plan.budget_bytes));
-    let limits = Limits { spool: Arc::downgrade(&spool), budget: budget.clone() };
+    let limits = Limits::new(&spool, &budget);
     tokio::spawn(compress(Arc::clone(process), queue, plan.spool_fails && process.faulty, limits));
     let (skew_ms, uploads, timeout) = {
         let mut rng = world.rng();
         let skew = if rng.chance(20) { rng.between(0, 7_200_000) as i64 - 3_600_000 } else { 0 };
         (skew, rng.between(1, 4), rng.between(0, 30_000))
     };
-    let clock = Arc::new(SimClock { world: Arc::clone(world), skew_ms });
     TaskContext {
         connector: Arc::clone(&plan.connector),
         topic: TOPIC.to_owned(),
@@ -224,9 +238,9 @@ fn context(process: &Arc<Process>, plan: &Plan, topic_info: watch::Receiver<Topi
         spool,
         budget,
         uploads: Arc::new(Semaphore::new(uploads as usize)),
-        environment: Environment { clock, random: Arc::new(SimRandom(Arc::clone(world))) },
-        status: Arc::new(TaskStatus::new("sim", TOPIC, 0)),
-        metrics: Arc::new(TaskMetrics::new("sim", TOPIC, 0)),
+        environment: environment(world, skew_ms),
+        status: Arc::new(TaskStatus::new(CONNECTOR, TOPIC, 0)),
+        metrics: Arc::new(TaskMetrics::new(CONNECTOR, TOPIC, 0)),
         shutdown_timeout: Duration::from_millis(timeout),
         group: None,
         topic_info,
@@ -234,8 +248,51 @@ fn context(process: &Arc<Process>, plan: &Plan, topic_info: watch::Receiver<Topi
     }
 }
 
+/// The doors of a process whose clock is wrong by so much.
+pub fn environment(world: &Arc<World>, skew_ms: i64) -> Environment {
+    let clock = Arc::new(SimClock { world: Arc::clone(world), skew_ms });
+    Environment { clock, random: Arc::new(SimRandom(Arc::clone(world))) }
+}
+
+/// An operator runs `sluice offsets accept-loss --execute`. `false`: it did not come to its end.
+pub async fn accept_loss(world: &Arc<World>, plan: &Plan, id: u32, dies_after: Option<u64>) -> bool {
+    let process = Process::new(id, world, false);
+    if let Some(steps) = dies_after {
+        process.crash_after(steps);
+    }
+    let store: Arc<dyn Store> = Arc::new(SimStore { process: Arc::clone(&process), has_metadata: plan.has_metadata });
+    let subject = Subject {
+        topic: TOPIC.to_owned(),
+        isolation: plan.connector.isolation,
+        by: worker_id(id),
+        kafka: Arc::new(SimKafka(Arc::clone(&process))),
+        log: Arc::new(StoreLog::new(Arc::clone(&store), LOG_PATH)),
+        store,
+        environment: environment(world, 0),
+    };
+    match process.live(reset::execute(&subject, &Wish::AcceptLoss)).await {
+        Some(Ok(plan)) => {
+            world.trace(format_args!("{id} accepts the loss: {plan:?}"));
+            true
+        }
+        Some(Err(error)) => {
+            world.trace(format_args!("{id} can't accept the loss: {error}"));
+            // Others take the log over at the same time.
+            let fenced = matches!(error, TaskError::Log(LogError::Fenced { .. }));
+            if !fenced {
+                world.oracle().rule(world, format!("operator {id} can't accept a loss: {error}"));
+            }
+            false
+        }
+        None => {
+            world.count("operator died half-way");
+            false
+        }
+    }
+}
+
 /// Spools are folders: each is used by one worker at a time, and again by later ones of the same size.
-fn spool(max_bytes: u64) -> Arc<Spool> {
+pub fn spool(max_bytes: u64) -> Arc<Spool> {
     thread_local! {
         static SPOOLS: RefCell<(Option<tempfile::TempDir>, Vec<Arc<Spool>>)> = const { RefCell::new((None, Vec::new())) };
     }
@@ -255,12 +312,16 @@ fn spool(max_bytes: u64) -> Arc<Spool> {
 }
 
 /// What a worker's memory and disk are held to.
-struct Limits {
+pub struct Limits {
     spool: Weak<Spool>,
     budget: Budget,
 }
 
 impl Limits {
+    pub fn new(spool: &Arc<Spool>, budget: &Budget) -> Self {
+        Self { spool: Arc::downgrade(spool), budget: budget.clone() }
+    }
+
     fn count(&self, world: &World) {
         if self.spool.upgrade().is_some_and(|spool| spool.used_bytes() > spool.max_bytes()) {
             world.count("spool over its limit");
@@ -272,7 +333,7 @@ impl Limits {
 }
 
 /// Runs the jobs of a worker's pool, each after a time of its own, so that frames get ready out of order.
-async fn compress(process: Arc<Process>, mut jobs: mpsc::Receiver<Job>, fails: bool, limits: Limits) {
+pub async fn compress(process: Arc<Process>, mut jobs: mpsc::Receiver<Job>, fails: bool, limits: Limits) {
     thread_local! {
         static ENCODERS: RefCell<Encoders> = RefCell::default();
     }
@@ -308,8 +369,8 @@ pub fn worker_id(id: u32) -> String {
 /// Counts how a worker ended; an end that nothing explains is a violation.
 pub fn judge(world: &World, id: u32, ended: Option<Result<End, TaskError>>, kafka_lost: bool) {
     // A zombie may stand at what its successor archived and retention deleted since.
-    let owner = world.oracle().state().owner.as_ref().map(|owner| owner.worker.clone());
-    let kafka_lost = kafka_lost || owner.is_some_and(|owner| owner != worker_id(id));
+    let owner = |state: &State| state.owner.as_ref().is_some_and(|owner| owner.worker != worker_id(id));
+    let kafka_lost = kafka_lost || world.oracle().log(LOG_PATH).is_some_and(owner);
     let what = match &ended {
         None => "crash",
         Some(Ok(End::CaughtUp)) => "caught up",
@@ -334,7 +395,9 @@ pub fn is_kafka_lost(error: &TaskError) -> bool {
     matches!(
         error,
         TaskError::KafkaLost(_)
-            | TaskError::Source(SourceError::OutOfRange { .. } | SourceError::Recreated { .. })
+            | TaskError::Source(
+                SourceError::OutOfRange { .. } | SourceError::Recreated { .. } | SourceError::Truncated { .. }
+            )
             | TaskError::Core(CoreError::RebuildDiffers(_))
     )
 }

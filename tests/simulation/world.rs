@@ -53,16 +53,26 @@ impl Rng {
     }
 }
 
+/// What is kept of all that happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    Nothing,
+    /// Equal hashes are equal histories.
+    Hash,
+    Lines,
+}
+
 #[derive(Debug)]
 struct Trace {
     hash: u64,
-    lines: Option<Vec<String>>,
+    lines: Vec<String>,
 }
 
 /// The world of one history.
 #[derive(Debug)]
 pub struct World {
     started: Instant,
+    watch: Watch,
     rng: Mutex<Rng>,
     trace: Mutex<Trace>,
     counters: Mutex<BTreeMap<&'static str, u64>>,
@@ -86,11 +96,12 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl World {
-    pub fn new(seed: u64, verbose: bool) -> Arc<Self> {
+    pub fn new(seed: u64, watch: Watch) -> Arc<Self> {
         Arc::new(Self {
             started: Instant::now(),
+            watch,
             rng: Mutex::new(Rng::new(seed)),
-            trace: Mutex::new(Trace { hash: 0, lines: verbose.then(Vec::new) }),
+            trace: Mutex::new(Trace { hash: 0, lines: Vec::new() }),
             counters: Mutex::default(),
             violations: Mutex::default(),
             kafka: Mutex::default(),
@@ -147,15 +158,18 @@ impl World {
         lock(&self.counters).clone()
     }
 
-    /// Everything that happens, in order: equal traces are equal histories.
+    /// Everything that happens, in order.
     pub fn trace(&self, event: std::fmt::Arguments<'_>) {
+        if self.watch == Watch::Nothing {
+            return;
+        }
         let line = format!("{:>9} {event}", self.elapsed_ms());
         let mut trace = lock(&self.trace);
         for byte in line.bytes() {
             trace.hash = (trace.hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
-        if let Some(lines) = &mut trace.lines {
-            lines.push(line);
+        if self.watch == Watch::Lines {
+            trace.lines.push(line);
         }
     }
 
@@ -164,7 +178,7 @@ impl World {
     }
 
     pub fn trace_lines(&self) -> Vec<String> {
-        lock(&self.trace).lines.clone().unwrap_or_default()
+        lock(&self.trace).lines.clone()
     }
 
     /// A broken promise: the history fails.

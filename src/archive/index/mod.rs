@@ -10,6 +10,7 @@
 //! bytes that are not trusted.
 //! Does not own: I/O.
 
+mod contexts;
 mod entries;
 mod reader;
 mod records;

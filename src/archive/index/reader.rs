@@ -4,6 +4,7 @@
 
 use std::ops::Range;
 
+use super::contexts;
 use super::entries::read_entry;
 use super::wrap::{self, LOCATOR_LEN, Parts};
 use super::writer::{MAGIC, codec_code};
@@ -113,7 +114,7 @@ fn frame_table(stored: &[u8], raw_len: u64) -> Result<(FileFacts, Vec<FrameEntry
         return Err(damaged(&format!("{raw_len} bytes")));
     }
     let capacity = usize::try_from(raw_len).map_err(|error| damaged(&error))?;
-    let raw = zstd::bulk::decompress(stored, capacity).map_err(|error| damaged(&error))?;
+    let raw = contexts::decompress(stored, capacity).map_err(|error| damaged(&error))?;
     let mut cursor = Cursor(&raw);
     let len = cursor.len()?;
     let facts: FileFacts = serde_json::from_slice(cursor.bytes(len)?).map_err(|error| damaged(&error))?;

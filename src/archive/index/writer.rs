@@ -4,6 +4,7 @@
 
 use std::io::Write;
 
+use super::contexts;
 use super::entries::{read_entry, write_entry};
 use super::wrap::{self, LOCATOR_LEN, Parts};
 use super::{FORMAT_VERSION, FileFacts, IndexError};
@@ -11,7 +12,6 @@ use crate::archive::codec::Codec;
 use crate::archive::varint::{Cursor, write_unsigned};
 
 pub(super) const MAGIC: &[u8; 8] = b"SLUICEIX";
-const FRAME_TABLE_LEVEL: i32 = 3;
 
 /// Writes what follows the last frame of a file, or for plain files the whole sidecar.
 ///
@@ -43,7 +43,7 @@ pub fn write_tail(
     raw.extend_from_slice(&facts);
     write_unsigned(&mut raw, count);
     raw.extend_from_slice(&frames);
-    let frame_table = zstd::bulk::compress(&raw, FRAME_TABLE_LEVEL)
+    let frame_table = contexts::compress(&raw)
         .map_err(|error| IndexError::TooBig(format!("the frame table can't be compressed: {error}")))?;
     let parts = Parts { tables: tables.len() as u64, frame_table: frame_table.len() as u64 };
     let locator = locator(codec, parts, raw.len() as u64, data_len, crc32c::crc32c(&frame_table));
