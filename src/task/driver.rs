@@ -18,10 +18,12 @@ use tokio_util::sync::CancellationToken;
 use super::core::{Action, Core};
 use super::cut::Goal;
 use super::error::TaskError;
+use super::letters::{Letters, Written};
 use super::opening::{self, Opened, Opening};
 use super::settings::TaskSettings;
 use super::status::{TaskState, TaskStatus};
 use crate::api::metrics::TaskMetrics;
+use crate::archive::index::Skipped;
 use crate::clock::Environment;
 use crate::config::ConnectorConfig;
 use crate::kafka::backoff::Backoff;
@@ -87,6 +89,9 @@ pub struct Origin {
     pub identity: Identity,
     /// Of all partitions of the topic that were read.
     pub lows: BTreeMap<i32, i64>,
+    /// What was left out below them and no file tells of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
 }
 
 impl TaskContext {
@@ -139,7 +144,7 @@ async fn reach(
     stop: CancellationToken,
 ) -> Result<End, TaskError> {
     loop {
-        let settings = TaskSettings::new(Arc::clone(&context.connector), &context.topic);
+        let settings = TaskSettings::new(Arc::clone(&context.connector), &context.topic, context.task);
         let opening = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(End::Stopped),
@@ -171,6 +176,7 @@ enum JournalCommand {
 enum Answer {
     Appended(Result<Stored, LogError>),
     Uploaded(FileId),
+    DeadLettered(Written),
     /// With where they begin.
     NewPartitions(BTreeMap<i32, i64>),
     /// Kafka's group has these; `None`: it could not be told.
@@ -199,6 +205,7 @@ struct Driver<'a> {
     copied_lows: Vec<(i32, i64)>,
     copied_lows_at_ms: i64,
     copying_lows: bool,
+    letters: Letters,
     tick_at: Instant,
     stopping: bool,
     /// Why the task ends once what was read is finished.
@@ -266,6 +273,7 @@ impl<'a> Driver<'a> {
             copied_lows: Vec::new(),
             copied_lows_at_ms: 0,
             copying_lows: false,
+            letters: Letters::default(),
             tick_at: Instant::now(),
             stopping: false,
             failed: None,
@@ -343,6 +351,10 @@ impl<'a> Driver<'a> {
 
     /// Frames in flight and buffers fill the budget, or the spool is full: then records wait.
     fn has_room(&self) -> bool {
+        self.letters.have_room() && self.spool_has_room()
+    }
+
+    fn spool_has_room(&self) -> bool {
         self.context.spool.used_bytes() < self.context.spool.max_bytes() || self.core.needs_records_to_free_spool()
     }
 
@@ -541,6 +553,11 @@ impl<'a> Driver<'a> {
                 self.context.status.update(|report| report.last_upload_ms = Some(now_ms));
                 self.core.on_uploaded(file, now_ms);
             }
+            Answer::DeadLettered(written) => {
+                self.letters.written(&written);
+                written.ids.into_iter().for_each(|id| self.core.on_dead_lettered(id, now_ms));
+                self.write_letters();
+            }
             Answer::NewPartitions(lows) => self.core.add_partitions(lows, now_ms),
             Answer::LowsCopied(copied) => {
                 self.copying_lows = false;
@@ -571,6 +588,10 @@ impl<'a> Driver<'a> {
                 let permit = self.context.budget.charge(buffer.memory_bytes() as u64);
                 let level = self.connector.compression.level;
                 self.submit(file, Work::Compress { sequence, buffer, level, permit }).await?;
+            }
+            Action::DeadLetter { id, letters } => {
+                self.letters.push(id, letters, &self.context.budget);
+                self.write_letters();
             }
             Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
             Action::Accepted(differs) => {
@@ -606,6 +627,18 @@ impl<'a> Driver<'a> {
             }
         }
         Ok(())
+    }
+
+    fn write_letters(&mut self) {
+        let Some(topic) = self.connector.dead_letter.topic.clone() else { return };
+        let Some(batch) = self.letters.next() else { return };
+        let kafka = Arc::clone(&self.context.kafka);
+        let random = Arc::clone(&self.context.environment.random);
+        let answers = self.answers.0.clone();
+        self.background.spawn(async move {
+            let written = batch.write(kafka.as_ref(), random.as_ref(), &topic).await;
+            let _ = answers.send(written.map_or_else(|error| Answer::Failed(error.into()), Answer::DeadLettered));
+        });
     }
 
     async fn submit(&mut self, file: FileId, work: Work) -> Result<(), TaskError> {

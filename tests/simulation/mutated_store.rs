@@ -49,7 +49,7 @@ impl MutatedStore {
         if mutation == Mutation::None {
             return store;
         }
-        let settings = TaskSettings::new(Arc::clone(config), TOPIC).record.clone();
+        let settings = TaskSettings::new(Arc::clone(config), TOPIC, 0).record.clone();
         Arc::new(Self { mutation, store, process: Arc::clone(process), settings, told: Mutex::default() })
     }
 

@@ -118,7 +118,7 @@ fn a_partition_that_is_left_out_while_the_mapping_changes_keeps_its_place() {
             Arc::make_mut(&mut context.connector).partitions = listed.map(|partition| BTreeSet::from([partition]));
             if let Some(State { identity, lows, .. }) = origin {
                 let lows = lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
-                context.origin = Some(Arc::new(Origin { identity: identity.clone(), lows }));
+                context.origin = Some(Arc::new(Origin { identity: identity.clone(), lows, skipped: Vec::new() }));
                 context.log = Arc::new(StoreLog::new(Arc::clone(&context.store), &format!("{TOPIC_FOLDER}2/0")));
             }
             context
@@ -137,12 +137,17 @@ fn a_partition_that_is_left_out_while_the_mapping_changes_keeps_its_place() {
 /// A core that owns partition 0 from its start, and the number of its log's next entry.
 fn core() -> (Core, u64) {
     let plan = Plan::new(&mut Rng::new(1), Mutation::None);
-    let settings = TaskSettings::new(Arc::clone(&plan.connector), TOPIC);
+    let settings = TaskSettings::new(Arc::clone(&plan.connector), TOPIC, 0);
     let mut state = State::default();
     state.apply(&stored(1, Entry::Takeover { worker: "w".to_owned(), time_ms: 0 })).unwrap();
     let lows = BTreeMap::from([(0, 0)]);
     let identity = Identity::default();
-    state.apply(&stored(2, Entry::Start { settings: settings.record.clone(), identity, lows, time_ms: 0 })).unwrap();
+    state
+        .apply(&stored(
+            2,
+            Entry::Start { settings: settings.record.clone(), identity, lows, skipped: Vec::new(), time_ms: 0 },
+        ))
+        .unwrap();
     (Core::new(settings, state, &[0], &HashSet::new(), BTreeMap::new(), 0, 0), 3)
 }
 

@@ -119,7 +119,9 @@ impl std::fmt::Debug for Short<'_> {
                 for id in &commit.done {
                     write!(f, " done {}", &id.0[..6])?;
                 }
-                write!(f, " lows {:?}", commit.lows)
+                let left_out: Vec<_> =
+                    commit.skipped.iter().map(|s| (s.partition, s.first, s.last, s.reason, s.count())).collect();
+                write!(f, " lows {:?} skipped {left_out:?}", commit.lows)
             }
         }
     }

@@ -1,10 +1,12 @@
 //! What must hold, judged from outside: by what landed in the store, never by what a worker says.
 //!
 //! Owns: which records are where, the rules between logs, mappings and objects, conservation at the end.
-//! Does not own: how a history goes, the fold of one log ([`logs`]), the bytes of objects ([`objects`]).
+//! Does not own: how a history goes, the fold of one log ([`logs`]), the bytes of objects ([`objects`]), what is left out
+//! ([`skips`]).
 
 mod logs;
 mod objects;
+mod skips;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -54,6 +56,8 @@ pub struct Oracle {
     attempts: BTreeMap<String, (Option<String>, Vec<Place>)>,
     /// Intents that another took the place of, under the same key: their records were gone before they were uploaded.
     replaced: BTreeSet<String>,
+    /// From then on what is left out no longer follows from what was produced.
+    loss_accepted: bool,
 }
 
 /// Everything that is no data: log entries, mappings, markers.
@@ -247,7 +251,10 @@ impl Oracle {
                 self.closers.entry(*next).or_default().insert(process);
             }
             // Somebody accepted that records are gone.
-            Entry::Reset { .. } => return,
+            Entry::Reset { .. } => {
+                self.loss_accepted = true;
+                return;
+            }
             _ => {}
         }
         let topic = world.kafka();
@@ -266,6 +273,10 @@ impl Oracle {
             });
             if let Some(at) = missing {
                 self.rule(world, format!("low of {partition} is {}, but {at} is in no object", low.offset));
+            }
+            if let Entry::Commit(commit) = &entry {
+                let told = commit.skipped.iter().filter(|skipped| skipped.partition == partition);
+                self.check_skipped(world, &topic, partition, old.offset..low.offset, told);
             }
         }
     }
@@ -336,6 +347,7 @@ impl Oracle {
                 }
             }
         }
+        self.check_all_skipped(world, &topic, &objects.by_key);
         // What Kafka lost may have been archived before.
         found.retain(|place, _| !topic.lost.contains(place));
         if let Some((place, key)) = found.first_key_value() {

@@ -10,7 +10,7 @@ use sluice::archive::index::{self, Index, IndexRead, read_index, read_record_tab
 use super::Place;
 use crate::store::Object;
 
-fn index_of(codec: Codec, bytes: &[u8]) -> Result<Index, String> {
+pub(super) fn index_of(codec: Codec, bytes: &[u8]) -> Result<Index, String> {
     match read_index(codec, bytes.len() as u64, bytes) {
         Ok(IndexRead::Index(index)) => Ok(*index),
         Ok(IndexRead::NeedMore { len }) => Err(format!("the index needs {len} bytes")),
