@@ -34,7 +34,7 @@ async fn open(sink: &SinkConfig) -> S3Store {
 }
 
 async fn open_with(sink: &SinkConfig, patience: Patience) -> S3Store {
-    let options = S3Options { http_client: Some(http_client_without_dns()), patience };
+    let options = S3Options { http_client: Some(http_client_without_dns()), patience, ..S3Options::default() };
     S3Store::open_with(sink, options).await.unwrap()
 }
 

@@ -162,6 +162,7 @@ fn sink() -> SinkConfig {
             key_file: None,
             secret_file: None,
             token_file: None,
+            endpoint: None,
         },
     }
 }

@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says why it does not run, and what it saw")]
 
 pub mod brokers;
+pub mod cloud_server;
 pub mod group;
 pub mod holding_proxy;
 pub mod kafka;
@@ -56,6 +57,7 @@ pub fn sink(dir: &Path, flavor: Flavor, endpoint: &str, bucket: &str, keys: (&st
             key_file: Some(key_file),
             secret_file: Some(secret_file),
             token_file: None,
+            endpoint: None,
         },
     }
 }

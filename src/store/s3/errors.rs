@@ -11,6 +11,7 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
 
 use crate::store::Fault;
+use crate::store::credentials::is_refusal;
 
 /// What a store, or the way to it, answered in place of success.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -96,12 +97,9 @@ impl Answer {
             (_, "SecondLevelDomainForbidden" | "InvalidObjectState") => Fault::Invalid,
             (
                 _,
-                "ExpiredToken"
-                | "InvalidToken"
-                | "TokenRefreshRequired"
-                | "InvalidAccessKeyId"
-                | "SignatureDoesNotMatch",
+                "SignatureDoesNotMatch",
             ) => Fault::Denied,
+            (_, code) if is_refusal(code) => Fault::Denied,
             (_, code) if code.starts_with("KMS.") => Fault::Denied,
             // What arrived was not what was sent: send it again.
             (
@@ -169,15 +167,13 @@ impl Answer {
             "RequestTimeTooSkewed" => "this machine's clock is more than 15 minutes off: start time synchronisation",
             "SignatureDoesNotMatch" => "the secret does not belong to the access key",
             "InvalidAccessKeyId" => "the store does not know the access key",
-            "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
-                "the security token has expired or is not one of this store"
-            }
             "NoSuchBucket" => "create the bucket, or correct sink.url",
             "InvalidObjectState" => "the object is archived in a cold storage class and must be restored first",
             "EntityTooSmall" => "sink.part_bytes is below what the store takes",
             "NotImplemented" => "the store does not know a header of this request: see sink.flavor",
             "InvalidStorageClass" => "the store does not know sink.storage_class",
             "UserDisable" | "UnderServiceStop" => "the account is suspended, often for payment",
+            code if is_refusal(code) => "the security token has expired or is not one of this store",
             _ => match (self.status, elsewhere) {
                 (Some(301 | 307), Some(elsewhere)) => return Some(elsewhere),
                 (Some(301 | 307), None) => "the bucket is in another region: set sink.region and sink.endpoint",
@@ -217,7 +213,7 @@ fn caused_by_credentials(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// The chain of causes in one line. The SDK's own text of the outermost error says nothing.
-fn causes(error: &(dyn Error + 'static)) -> String {
+pub(in crate::store) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in chain(error) {
         let text = cause.to_string();
