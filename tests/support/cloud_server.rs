@@ -98,9 +98,11 @@ async fn serve(
         body: String::from_utf8(body.to_vec()).unwrap(),
     };
     let answer = (script.lock().unwrap())(&question);
+    // EC2 says with a token how long it holds.
+    let holds = question.header("x-aws-ec2-metadata-token-ttl-seconds").unwrap_or_default().to_owned();
     asked.lock().unwrap().push(question);
     match answer {
-        Some((status, text)) => Ok(Response::builder().status(status).body(Body::from(text)).unwrap()),
+        Some((status, text)) => Ok(Response::builder().status(status).header("x-aws-ec2-metadata-token-ttl-seconds", holds).body(Body::from(text)).unwrap()),
         None => std::future::pending().await,
     }
 }

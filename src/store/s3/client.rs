@@ -25,6 +25,7 @@ use rustls::pki_types::pem::PemObject;
 
 use super::S3Options;
 use super::dialect::{self, Address, Checksum, Dialect};
+use super::errors::Throttling;
 use crate::clock::Environment;
 use crate::config::SinkConfig;
 use crate::store::credentials::{self, Source, Surroundings};
@@ -135,6 +136,7 @@ pub(super) async fn client(
         .region(region)
         .http_client(http)
         .identity_cache(IdentityCache::no_cache())
+        .retry_classifier(Throttling)
         .timeout_config(patience.timeouts(0))
         .retry_config(
             RetryConfig::standard()

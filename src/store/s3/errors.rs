@@ -8,10 +8,15 @@ use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_types::retry::ErrorKind;
 
 use crate::store::Fault;
 use crate::store::credentials::is_refusal;
+
+const OSS_WAIT: &str = "x-oss-qos-delay-time";
 
 /// What a store, or the way to it, answered in place of success.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -65,7 +70,7 @@ impl Answer {
                 _ => clip(&causes(error), 500),
             },
             request_id: header("x-amz-request-id").or_else(|| header("x-oss-request-id")),
-            wait: wait(header("x-oss-qos-delay-time"), header("retry-after")),
+            wait: wait(header(OSS_WAIT), header("retry-after")),
             region: header("x-amz-bucket-region"),
             cause,
         }
@@ -202,6 +207,30 @@ fn wait(oss_ms: Option<String>, http_secs: Option<String>) -> Option<Duration> {
     let oss = oss_ms.and_then(|ms| ms.trim().parse().ok()).map(Duration::from_millis);
     let http = http_secs.and_then(|secs| secs.trim().parse().ok()).map(Duration::from_secs);
     oss.or(http).map(|wait| wait.min(Duration::from_secs(300)))
+}
+
+/// Longer than this one call does not wait: its caller does, who can be stopped meanwhile.
+const WAITED_IN_CALL: Duration = Duration::from_secs(2);
+
+/// Throttling as the SDK does not know it: 429, and the time that OSS asks for.
+#[derive(Debug)]
+pub(super) struct Throttling;
+
+impl ClassifyRetry for Throttling {
+    fn name(&self) -> &'static str {
+        "throttling"
+    }
+
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let Some(response) = context.response() else { return RetryAction::NoActionIndicated };
+        let header = |name: &str| response.headers().get(name).map(ToOwned::to_owned);
+        match wait(header(OSS_WAIT), header("retry-after")) {
+            Some(wait) if wait > WAITED_IN_CALL => RetryAction::RetryForbidden,
+            Some(wait) => RetryAction::retryable_error_with_explicit_delay(ErrorKind::ThrottlingError, wait),
+            None if response.status().as_u16() == 429 => RetryAction::throttling_error(),
+            None => RetryAction::NoActionIndicated,
+        }
+    }
 }
 
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
