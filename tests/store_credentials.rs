@@ -196,7 +196,12 @@ async fn a_pod_takes_a_role_on_with_its_token() {
 async fn a_refused_token_is_told_without_it() {
     let world = World::new(|asked| {
         let words = format!("the token planted.oidc.token+/= is bad: {}", asked.body.len());
-        Some((400, format!("{{\"Code\":\"AuthenticationFail.OIDCToken.Expired\",\"Message\":\"{words}\",\"RequestId\":\"S7\"}}")))
+        Some((
+            400,
+            format!(
+                "{{\"Code\":\"AuthenticationFail.OIDCToken.Expired\",\"Message\":\"{words}\",\"RequestId\":\"S7\"}}"
+            ),
+        ))
     })
     .await;
     let store = world.open(&world.sink(CredentialsFrom::Oidc), &world.pod()).await;
@@ -223,7 +228,9 @@ async fn an_answer_that_does_not_come_is_asked_for_again() {
 async fn they_are_renewed_before_they_end_and_once_for_all_requests() {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
-    let world = World::new(move |_| Given::new(&format!("STS.{}", counted.fetch_add(1, Ordering::Relaxed))).by_alibaba_sts()).await;
+    let world =
+        World::new(move |_| Given::new(&format!("STS.{}", counted.fetch_add(1, Ordering::Relaxed))).by_alibaba_sts())
+            .await;
     let store = world.open(&world.sink(CredentialsFrom::Oidc), &world.pod()).await;
     let all = || futures::future::join_all((0..20).map(|_| is_none(&store)));
     assert!(all().await.iter().all(|none| *none));
@@ -250,7 +257,10 @@ async fn a_store_that_refuses_them_is_shown_others_at_once() {
     for code in ["ExpiredToken", "SecurityTokenExpired", "InvalidAccessKeyId"] {
         let counted = Arc::clone(&count);
         counted.store(0, Ordering::Relaxed);
-        let world = World::new(move |_| Given::new(&format!("STS.{}", counted.fetch_add(1, Ordering::Relaxed))).by_alibaba_sts()).await;
+        let world = World::new(move |_| {
+            Given::new(&format!("STS.{}", counted.fetch_add(1, Ordering::Relaxed))).by_alibaba_sts()
+        })
+        .await;
         let store = world.open(&world.sink(CredentialsFrom::Oidc), &world.pod()).await;
         assert!(is_none(&store).await);
         let ended = |seen: &Seen| if key_of(seen) == "STS.0" { Some(Fate::Refused(403, code, None)) } else { None };
@@ -300,7 +310,8 @@ async fn awss_own_ways_lead_to_its_services() {
     let dir = tempfile::tempdir().unwrap();
     let open = async |from, script: fn(&Asked) -> support::cloud_server::Answer| {
         let cloud = CloudServer::start(script).await;
-        let mut sink = sink(dir.path(), Flavor::Aws, &format!("http://127.0.0.1:{}", s3.addr.port()), "logs", ("k", "s"));
+        let mut sink =
+            sink(dir.path(), Flavor::Aws, &format!("http://127.0.0.1:{}", s3.addr.port()), "logs", ("k", "s"));
         sink.flavor = Flavor::Minio;
         (sink.credentials.key_file, sink.credentials.secret_file) = (None, None);
         sink.credentials.from = from;

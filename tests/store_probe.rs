@@ -25,7 +25,10 @@ impl Place {
         std::fs::write(place.path("key"), "access").unwrap();
         std::fs::write(place.path("secret"), "planted-file-secret").unwrap();
         // Nobody is there: what is said of Kafka is not looked at.
-        let worker = format!("kafka: {{ bootstrap_servers: ['127.0.0.1:1'] }}\nspool: {{ dir: {} }}\n", place.path("spool").display());
+        let worker = format!(
+            "kafka: {{ bootstrap_servers: ['127.0.0.1:1'] }}\nspool: {{ dir: {} }}\n",
+            place.path("spool").display()
+        );
         std::fs::write(place.path("worker.yaml"), worker).unwrap();
         let connector = format!("topics: [t]\napp_id: {{ from: key }}\nsink: {{ {sink} }}\n");
         std::fs::write(place.path("connectors/c.yaml"), connector).unwrap();
@@ -38,8 +41,10 @@ impl Place {
 
     fn with_keys(sink: &str) -> Self {
         let place = Self::new("url: 's3://x'");
-        let credentials = format!("key_file: {}, secret_file: {}", place.path("key").display(), place.path("secret").display());
-        let connector = format!("topics: [t]\napp_id: {{ from: key }}\nsink: {{ {sink}, credentials: {{ {credentials} }} }}\n");
+        let credentials =
+            format!("key_file: {}, secret_file: {}", place.path("key").display(), place.path("secret").display());
+        let connector =
+            format!("topics: [t]\napp_id: {{ from: key }}\nsink: {{ {sink}, credentials: {{ {credentials} }} }}\n");
         std::fs::write(place.path("connectors/c.yaml"), connector).unwrap();
         place
     }
@@ -53,7 +58,8 @@ impl Place {
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
         let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(!text.contains("planted"), "{text}");
-        let lines: Vec<String> = text.lines().filter(|line| line.contains("connector c: sink")).map(ToOwned::to_owned).collect();
+        let lines: Vec<String> =
+            text.lines().filter(|line| line.contains("connector c: sink")).map(ToOwned::to_owned).collect();
         assert!(!lines.is_empty(), "{text}");
         lines
     }
@@ -90,7 +96,8 @@ async fn what_a_bucket_does_by_itself_is_told() {
                    </Filter><Status>Enabled</Status><Expiration><Days>365</Days></Expiration></Rule>";
     let by_tag = "<Rule><ID>tagged</ID><Filter><Tag><Key>kind</Key><Value>log</Value></Tag></Filter><Status>Enabled</Status>\
                   <Expiration><Days>365</Days></Expiration></Rule>";
-    let off = "<Rule><ID>off</ID><Prefix></Prefix><Status>Disabled</Status><Expiration><Days>1</Days></Expiration></Rule>";
+    let off =
+        "<Rule><ID>off</ID><Prefix></Prefix><Status>Disabled</Status><Expiration><Days>1</Days></Expiration></Rule>";
     server.set_lifecycle(&[PARTS, freezes, deletes, by_tag, off].concat());
     let lines = place.probe(&[]).await;
     assert_eq!(lines.len(), 3, "{lines:?}");
@@ -103,7 +110,10 @@ async fn what_a_bucket_does_by_itself_is_told() {
     });
     let lines = place.probe(&[]).await;
     assert_eq!(lines.len(), 3, "{lines:?}");
-    assert!(lines[1..].iter().all(|line| line.starts_with("note ") && line.contains("could not be read: 403 AccessDenied")), "{lines:?}");
+    assert!(
+        lines[1..].iter().all(|line| line.starts_with("note ") && line.contains("could not be read: 403 AccessDenied")),
+        "{lines:?}"
+    );
 }
 
 #[tokio::test]
@@ -112,7 +122,10 @@ async fn versions_are_told_as_the_reason_that_oss_overwrites() {
     server.set_versioning("Suspended");
     server.set_lifecycle(PARTS);
     let lines = Place::with_keys(&oss(&server)).probe(&[]).await;
-    assert!(lines[1].starts_with("FAILED") && lines[1].contains("create only: the store let a second writer"), "{lines:?}");
+    assert!(
+        lines[1].starts_with("FAILED") && lines[1].contains("create only: the store let a second writer"),
+        "{lines:?}"
+    );
     assert!(lines[2].starts_with("note") && lines[2].contains("versioning, enabled or suspended"), "{lines:?}");
 }
 
@@ -133,7 +146,10 @@ async fn what_is_wrong_is_told_in_words() {
         server.script(move |_| Fate::Refused(status, code, header));
         let lines = place.probe(&[]).await;
         assert_eq!(lines.len(), 1, "{lines:?}");
-        assert!(lines[0].starts_with("FAILED") && lines[0].contains("write: ") && lines[0].contains(words), "{lines:?}");
+        assert!(
+            lines[0].starts_with("FAILED") && lines[0].contains("write: ") && lines[0].contains(words),
+            "{lines:?}"
+        );
     }
     // Writing is allowed, the rest is not.
     server.script(|seen| match seen.method.as_str() {
@@ -169,8 +185,12 @@ async fn credentials_come_from_where_the_program_runs() {
         ("ALIBABA_CLOUD_OIDC_TOKEN_FILE", token_file.path().display().to_string()),
     ];
     let profile = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(profile.path(), "[logs]\naws_access_key_id = by-profile\naws_secret_access_key = planted-s\n").unwrap();
-    let files = vec![("AWS_SHARED_CREDENTIALS_FILE", profile.path().display().to_string()), ("AWS_CONFIG_FILE", "/dev/null".to_owned())];
+    std::fs::write(profile.path(), "[logs]\naws_access_key_id = by-profile\naws_secret_access_key = planted-s\n")
+        .unwrap();
+    let files = vec![
+        ("AWS_SHARED_CREDENTIALS_FILE", profile.path().display().to_string()),
+        ("AWS_CONFIG_FILE", "/dev/null".to_owned()),
+    ];
     let ec2 = vec![("AWS_EC2_METADATA_SERVICE_ENDPOINT", cloud.url()), ("AWS_CONFIG_FILE", "/dev/null".to_owned())];
     let keys = vec![("AWS_ACCESS_KEY_ID", "by-env".to_owned()), ("AWS_SECRET_ACCESS_KEY", "planted-s".to_owned())];
     for (server, sink, variables, key) in [
@@ -215,7 +235,13 @@ async fn minio_tells_its_own() {
     let by_prefix = rule("year", LifecycleRuleFilter::builder().prefix("prod/").build());
     for (rules, told) in [(vec![by_tag.clone()], 1), (vec![by_tag, by_prefix], 2)] {
         let rules = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
-        client.put_bucket_lifecycle_configuration().bucket(&bucket).lifecycle_configuration(rules).send().await.unwrap();
+        client
+            .put_bucket_lifecycle_configuration()
+            .bucket(&bucket)
+            .lifecycle_configuration(rules)
+            .send()
+            .await
+            .unwrap();
         let lines = place.probe(&[]).await;
         assert_eq!(lines.len(), told, "{lines:?}");
         assert!(told == 1 || lines[1].contains("\"year\" deletes what lies below prod/_sluice/"), "{lines:?}");

@@ -5,8 +5,8 @@
 mod support;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::http::Method;
@@ -114,11 +114,19 @@ async fn nothing_that_oss_does_not_know_is_sent_to_it() {
     for request in &seen {
         let names: Vec<&str> = request.headers.keys().map(|name| name.as_str()).collect();
         assert!(!names.contains(&"if-none-match") && !names.contains(&"x-amz-trailer"), "{names:?}");
-        assert!(!names.iter().any(|name| name.starts_with("x-amz-checksum") || *name == "x-amz-sdk-checksum-algorithm"), "{names:?}");
+        assert!(
+            !names.iter().any(|name| name.starts_with("x-amz-checksum") || *name == "x-amz-sdk-checksum-algorithm"),
+            "{names:?}"
+        );
         assert!(!request.query.contains_key("delete"), "objects are deleted one by one");
-        let writes = request.method == Method::PUT && !request.is_part()
-            || request.method == Method::POST;
-        assert_eq!(request.header("x-oss-forbid-overwrite"), writes.then_some("true"), "{} {}", request.method, request.key);
+        let writes = request.method == Method::PUT && !request.is_part() || request.method == Method::POST;
+        assert_eq!(
+            request.header("x-oss-forbid-overwrite"),
+            writes.then_some("true"),
+            "{} {}",
+            request.method,
+            request.key
+        );
     }
     let count = |what: &dyn Fn(&support::s3_server::Seen) -> bool| seen.iter().filter(|request| what(request)).count();
     assert_eq!(count(&|request| request.method == Method::DELETE), 2);
@@ -140,7 +148,11 @@ async fn the_wait_that_oss_names_is_kept() {
             }
             let mut times = refused.lock().unwrap();
             times.push(Instant::now());
-            if times.len() == 1 { Fate::Refused(status, code, Some(("x-oss-qos-delay-time", "700"))) } else { Fate::Well }
+            if times.len() == 1 {
+                Fate::Refused(status, code, Some(("x-oss-qos-delay-time", "700")))
+            } else {
+                Fate::Well
+            }
         });
         assert_eq!(store.create(code, &file, None).await.unwrap(), Created::New);
         let times = times.lock().unwrap();

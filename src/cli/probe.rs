@@ -256,7 +256,9 @@ async fn try_store(
     match tokio::time::timeout(STORE_LIMIT, store.bucket()).await {
         Ok(None) => Ok(()),
         Ok(Some(bucket)) => bucket.remarks().into_iter().try_for_each(|remark| steps.add(Outcome::Note, &what, remark)),
-        Err(_) => steps.add(Outcome::Note, &what, "the bucket's versioning and lifecycle rules could not be read in time"),
+        Err(_) => {
+            steps.add(Outcome::Note, &what, "the bucket's versioning and lifecycle rules could not be read in time")
+        }
     }
 }
 

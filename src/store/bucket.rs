@@ -162,7 +162,8 @@ mod tests {
     #[test]
     fn versions_are_told_where_they_harm() {
         let with = |versioning, needs_none, rules| {
-            let bucket = Bucket { versioning: Ok(versioning), create_only_needs_no_versions: needs_none, ..bucket(rules) };
+            let bucket =
+                Bucket { versioning: Ok(versioning), create_only_needs_no_versions: needs_none, ..bucket(rules) };
             bucket.remarks().join("\n")
         };
         let gone = || vec![parts("logs/"), Rule { removes_versions: true, ..rule("") }];

@@ -102,7 +102,11 @@ async fn serve(
     let holds = question.header("x-aws-ec2-metadata-token-ttl-seconds").unwrap_or_default().to_owned();
     asked.lock().unwrap().push(question);
     match answer {
-        Some((status, text)) => Ok(Response::builder().status(status).header("x-aws-ec2-metadata-token-ttl-seconds", holds).body(Body::from(text)).unwrap()),
+        Some((status, text)) => Ok(Response::builder()
+            .status(status)
+            .header("x-aws-ec2-metadata-token-ttl-seconds", holds)
+            .body(Body::from(text))
+            .unwrap()),
         None => std::future::pending().await,
     }
 }
@@ -181,7 +185,10 @@ impl Given {
             ("GET", target) if target.trim_end_matches('/') == roles.trim_end_matches('/') => (200, ROLE.to_owned()),
             ("GET", target) if target == format!("{roles}{ROLE}") => (
                 200,
-                format!("{{{},\"Code\":\"Success\",\"Type\":\"AWS-HMAC\",\"LastUpdated\":\"2026-01-01T00:00:00Z\"}}", self.fields("SecretAccessKey", "Token")),
+                format!(
+                    "{{{},\"Code\":\"Success\",\"Type\":\"AWS-HMAC\",\"LastUpdated\":\"2026-01-01T00:00:00Z\"}}",
+                    self.fields("SecretAccessKey", "Token")
+                ),
             ),
             _ => (404, "no such page".to_owned()),
         })

@@ -14,7 +14,11 @@ fn records() -> Vec<(i32, MemoryRecord)> {
         _ => format!("{{\"app_id\":\"pay\",\"n\":{n},\"text\":\"{}\"}}", format!("{n:x}").repeat(1 + n % 40)),
     };
     // Enough that the index of a gzip file has more than one member.
-    let keyed = |n: usize| MemoryRecord { key: (n % 4 == 0).then(|| b"k".to_vec()), timestamp_ms: 1_795_317_125_000, ..MemoryRecord::value(line(n)) };
+    let keyed = |n: usize| MemoryRecord {
+        key: (n % 4 == 0).then(|| b"k".to_vec()),
+        timestamp_ms: 1_795_317_125_000,
+        ..MemoryRecord::value(line(n))
+    };
     (0..30_000).map(|n| ((n % 3) as i32, keyed(n))).collect()
 }
 
@@ -24,7 +28,8 @@ async fn archived(dir: &Path, settings: &str, kafka: &MemoryKafka) -> PathBuf {
     let (_spool, context) = context(kafka, Arc::clone(&store) as Arc<dyn Store>, settings, "w");
     assert_eq!(run(&context, true, CancellationToken::new()).await.unwrap(), End::CaughtUp);
     let page = store.list("pay/", Depth::All, None, 10).await.unwrap();
-    let keys: Vec<String> = page.objects.into_iter().map(|object| object.key).filter(|key| !key.contains("/_")).collect();
+    let keys: Vec<String> =
+        page.objects.into_iter().map(|object| object.key).filter(|key| !key.contains("/_")).collect();
     let [key] = &keys[..] else { panic!("{keys:?}") };
     dir.join(key)
 }
@@ -38,7 +43,11 @@ fn python() -> Option<String> {
     }
     let why = String::from_utf8_lossy(&output.stderr).into_owned();
     println!("not run: dev/readers could not install DuckDB and polars: {why}");
-    assert_ne!(std::env::var("SLUICE_TEST_REQUIRE_SERVICES").as_deref(), Ok("1"), "DuckDB and polars are required: {why}");
+    assert_ne!(
+        std::env::var("SLUICE_TEST_REQUIRE_SERVICES").as_deref(),
+        Ok("1"),
+        "DuckDB and polars are required: {why}"
+    );
     None
 }
 

@@ -130,12 +130,15 @@ fn gzip_files_of_version_1_are_read() {
     let index = read(Codec::Gzip, &whole).unwrap();
     let mut entries = Vec::new();
     for frame in &index.frames {
-        let stored = |range: Range<u64>| &whole[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
+        let stored =
+            |range: Range<u64>| &whole[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
         let table: Vec<u8> = index.table_ranges(frame).into_iter().flat_map(stored).copied().collect();
-        let (raw_len, stored_len, crc, table_raw_len) = (frame.raw_len, frame.stored_len, frame.crc, frame.table_raw_len);
+        let (raw_len, stored_len, crc, table_raw_len) =
+            (frame.raw_len, frame.stored_len, frame.crc, frame.table_raw_len);
         let (min_time_ms, max_time_ms, sum) = (frame.min_time_ms, frame.max_time_ms, frame.sum);
         let partitions = frame.partitions.clone();
-        let meta = FrameMeta { raw_len, stored_len, crc, min_time_ms, max_time_ms, partitions, sum, table_raw_len, table };
+        let meta =
+            FrameMeta { raw_len, stored_len, crc, min_time_ms, max_time_ms, partitions, sum, table_raw_len, table };
         append_frame(&mut entries, frame.offset, &meta);
     }
     let mut old = data;
@@ -146,7 +149,9 @@ fn gzip_files_of_version_1_are_read() {
     assert_eq!(read_old.frames, index.frames);
     let tables = |index: &Index, file: &[u8]| -> Vec<u8> {
         let ranges = index.frames.iter().flat_map(|frame| index.table_ranges(frame));
-        ranges.flat_map(|range| file[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec()).collect()
+        ranges
+            .flat_map(|range| file[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec())
+            .collect()
     };
     assert!(tables(&read_old, &old) == tables(&index, &whole));
 }

@@ -68,7 +68,9 @@ pub(super) fn wrapped_len(codec: Codec, parts: Parts) -> u64 {
     let body = parts.tables + parts.frame_table;
     match codec {
         Codec::Lz4 | Codec::Zstd => 2 * SKIPPABLE_HEADER + body + LOCATOR_LEN,
-        Codec::Gzip => body + body.div_ceil(parts.member_payload()) * (MEMBER_BEFORE + MEMBER_AFTER) + locator_tail_len(codec),
+        Codec::Gzip => {
+            body + body.div_ceil(parts.member_payload()) * (MEMBER_BEFORE + MEMBER_AFTER) + locator_tail_len(codec)
+        }
         Codec::None => body + LOCATOR_LEN,
     }
 }

@@ -40,7 +40,7 @@ pub fn sink(raw: &mut Reader<'_>) -> Checked<SinkConfig> {
         return None;
     }
     let credentials = credentials?;
-    fits_flavor(raw, credentials.from, flavor).then_some(())?;
+    fits_flavor(raw, &credentials, flavor).then_some(())?;
     Some(SinkConfig {
         url,
         key: key?,
@@ -209,10 +209,14 @@ fn credentials(raw: &mut Reader<'_>) -> Checked<Credentials> {
 }
 
 /// Who gives such credentials, and to which stores.
-fn fits_flavor(raw: &mut Reader<'_>, from: CredentialsFrom, flavor: Flavor) -> bool {
-    let stores = match (from, flavor) {
+fn fits_flavor(raw: &mut Reader<'_>, credentials: &Credentials, flavor: Flavor) -> bool {
+    let stores = match (credentials.from, flavor) {
         (CredentialsFrom::EcsRamRole, Flavor::Aws | Flavor::Minio | Flavor::Generic) => "flavor oss",
         (CredentialsFrom::Oidc, Flavor::Minio | Flavor::Generic) => "flavors oss and aws",
+        (CredentialsFrom::Oidc, Flavor::Aws) if credentials.endpoint.is_some() => {
+            raw.problem("sink.credentials.endpoint", "is for flavor oss; AWS's STS is found by its region");
+            return false;
+        }
         _ => return true,
     };
     let shown = raw.shown("sink.credentials.from");

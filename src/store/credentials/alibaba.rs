@@ -93,11 +93,7 @@ pub(super) struct InstanceRole {
 }
 
 impl InstanceRole {
-    pub(super) fn new(
-        endpoint: Option<&str>,
-        http: SharedHttpClient,
-        env: &impl Fn(&str) -> Option<String>,
-    ) -> Self {
+    pub(super) fn new(endpoint: Option<&str>, http: SharedHttpClient, env: &impl Fn(&str) -> Option<String>) -> Self {
         Self {
             metadata: Service::new("ECS metadata service", endpoint.unwrap_or(METADATA), http, METADATA_LIMIT),
             role: env(ROLE_NAME).filter(|name| !name.is_empty()),
@@ -131,7 +127,9 @@ impl InstanceRole {
         let reply = self.metadata.ask(&question).await.map_err(CredentialsError::provider_error)?;
         match reply.status {
             200 => Ok(reply),
-            404 => Err(CredentialsError::not_loaded(self.metadata.unusable(404, "no such RAM role is attached to this instance"))),
+            404 => Err(CredentialsError::not_loaded(
+                self.metadata.unusable(404, "no such RAM role is attached to this instance"),
+            )),
             status => Err(CredentialsError::provider_error(self.metadata.unusable(status, "it refuses"))),
         }
     }
@@ -227,7 +225,8 @@ impl OidcRole {
             let refusal: Refusal = serde_json::from_slice(&reply.body).unwrap_or_default();
             return Err(unusable(&refusal.words(&token)));
         }
-        let session: Session = serde_json::from_slice(&reply.body).map_err(|_| unusable("it is not the JSON of a session"))?;
+        let session: Session =
+            serde_json::from_slice(&reply.body).map_err(|_| unusable("it is not the JSON of a session"))?;
         session.credentials.credentials("oidc").map_err(unusable)
     }
 }

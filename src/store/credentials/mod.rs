@@ -153,10 +153,7 @@ fn oidc_of_aws(
     };
     let session_name = of("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "sluice".to_owned());
     let settings = StaticConfiguration { web_identity_token_file, role_arn, session_name };
-    Ok(WebIdentityTokenCredentialsProvider::builder()
-        .configure(&(around.aws)())
-        .static_configuration(settings)
-        .build())
+    Ok(WebIdentityTokenCredentialsProvider::builder().configure(&(around.aws)()).static_configuration(settings).build())
 }
 
 /// AWS's own chain, made anew each time: it reads its files once.
@@ -199,7 +196,9 @@ impl FirstOf {
                 Err(error @ CredentialsError::CredentialsNotLoaded(_)) => {
                     missing.push(format!("{name}: {}", super::s3::causes(&error)));
                 }
-                Err(error) => return Err(CredentialsError::provider_error(format!("{name}: {}", super::s3::causes(&error)))),
+                Err(error) => {
+                    return Err(CredentialsError::provider_error(format!("{name}: {}", super::s3::causes(&error))));
+                }
                 found => return found,
             }
         }

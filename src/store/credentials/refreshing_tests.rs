@@ -52,7 +52,13 @@ impl ProvideCredentials for Asks {
                 None => Err(CredentialsError::provider_error("nobody is there")),
                 Some(end_ms) => {
                     let end = UNIX_EPOCH + Duration::from_millis(end_ms.cast_unsigned());
-                    Ok(Credentials::new(format!("key-{asked}"), "planted-secret", Some("planted-token".into()), Some(end), "t"))
+                    Ok(Credentials::new(
+                        format!("key-{asked}"),
+                        "planted-secret",
+                        Some("planted-token".into()),
+                        Some(end),
+                        "t",
+                    ))
                 }
             }
         })

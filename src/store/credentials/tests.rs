@@ -13,13 +13,17 @@ fn settings(from: CredentialsFrom) -> Credentials {
     }
 }
 
+fn http() -> SharedHttpClient {
+    aws_smithy_http_client::Builder::new().build_http()
+}
+
 fn around(flavor: Flavor) -> Surroundings {
     Surroundings {
         flavor,
         region: "cn-test".to_owned(),
         internal: false,
-        http: aws_smithy_http_client::Builder::new().build_http(),
-        aws: Arc::new(ProviderConfig::empty),
+        http: http(),
+        aws: Arc::new(|| ProviderConfig::empty().with_http_client(http())),
         environment: Environment::system(),
     }
 }

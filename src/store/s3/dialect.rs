@@ -160,7 +160,9 @@ pub(super) fn address(sink: &SinkConfig, bucket: &str) -> Result<(Address, Optio
 
 /// Whether OSS is reached by its address within Alibaba's network.
 pub(super) fn is_internal(sink: &SinkConfig) -> bool {
-    let by_name = |endpoint: &str| host(endpoint).split('.').any(|label| label.starts_with("oss-") && label.ends_with("-internal"));
+    let by_name = |endpoint: &str| {
+        host(endpoint).split('.').any(|label| label.starts_with("oss-") && label.ends_with("-internal"))
+    };
     sink.endpoint.as_deref().is_some_and(|endpoint| endpoint == "internal" || by_name(endpoint))
 }
 

@@ -100,10 +100,7 @@ impl Answer {
         match (self.status.unwrap_or(0), code) {
             (_, "NoSuchBucket") => Fault::NoBucket,
             (_, "SecondLevelDomainForbidden" | "InvalidObjectState") => Fault::Invalid,
-            (
-                _,
-                "SignatureDoesNotMatch",
-            ) => Fault::Denied,
+            (_, "SignatureDoesNotMatch") => Fault::Denied,
             (_, code) if is_refusal(code) => Fault::Denied,
             (_, code) if code.starts_with("KMS.") => Fault::Denied,
             // What arrived was not what was sent: send it again.

@@ -25,11 +25,11 @@ use bytes::{Bytes, BytesMut};
 use tokio::sync::Semaphore;
 
 pub use self::client::Patience;
-pub(super) use self::dialect::query_encode;
-pub(super) use self::errors::causes;
 use self::client::SdkError;
 use self::dialect::Dialect;
+pub(super) use self::dialect::query_encode;
 use self::errors::Answer;
+pub(super) use self::errors::causes;
 use super::bucket::Bucket;
 use super::key::{MAX_KEY_BYTES, check_key, check_prefix};
 use super::page::{Entry, clamp_limit, is_after, page_of};
