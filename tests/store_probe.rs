@@ -9,7 +9,7 @@ use std::process::Command;
 
 use aws_sdk_s3::types::{
     BucketLifecycleConfiguration, BucketVersioningStatus, ExpirationStatus, LifecycleExpiration, LifecycleRule,
-    LifecycleRuleFilter, Tag, VersioningConfiguration,
+    LifecycleRuleAndOperator, LifecycleRuleFilter, Tag, VersioningConfiguration,
 };
 use support::cloud_server::{CloudServer, Given, SECRET, TOKEN};
 use support::process::service;
@@ -210,7 +210,14 @@ async fn credentials_come_from_where_the_program_runs() {
     }
 }
 
-/// The rules of docs/lifecycle.md, as far as MinIO has them.
+/// The rule that docs/lifecycle.md has for MinIO.
+fn documented_rule() -> serde_json::Value {
+    let page = include_str!("../docs/lifecycle.md");
+    let (_, rest) = page.split_once("<!-- minio -->\n```json\n").unwrap();
+    let rules: serde_json::Value = serde_json::from_str(rest.split_once("```").unwrap().0).unwrap();
+    rules["Rules"][0].clone()
+}
+
 #[tokio::test]
 async fn minio_tells_its_own() {
     let Some(endpoint) = service("SLUICE_TEST_MINIO") else { return };
@@ -225,14 +232,19 @@ async fn minio_tells_its_own() {
     assert!(lines.len() == 1 && lines[0].ends_with(WORKS), "{lines:?}");
 
     let client = support::s3_client(&endpoint, key, secret);
-    let rule = |id: &str, filter: LifecycleRuleFilter| {
-        let expiration = LifecycleExpiration::builder().days(365).build();
+    let rule = |id: &str, days: i32, filter: LifecycleRuleFilter| {
+        let expiration = LifecycleExpiration::builder().days(days).build();
         let rule = LifecycleRule::builder().id(id).status(ExpirationStatus::Enabled).filter(filter);
         rule.expiration(expiration).build().unwrap()
     };
-    let tag = Tag::builder().key("kind").value("log").build().unwrap();
-    let by_tag = rule("tagged", LifecycleRuleFilter::builder().tag(tag).build());
-    let by_prefix = rule("year", LifecycleRuleFilter::builder().prefix("prod/").build());
+    let documented = documented_rule();
+    let text = |pointer: &str| documented.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    let tag =
+        Tag::builder().key(text("/Filter/And/Tags/0/Key")).value(text("/Filter/And/Tags/0/Value")).build().unwrap();
+    let and = LifecycleRuleAndOperator::builder().prefix(text("/Filter/And/Prefix")).tags(tag).build();
+    let days = documented["Expiration"]["Days"].as_i64().unwrap() as i32;
+    let by_tag = rule(&text("/ID"), days, LifecycleRuleFilter::builder().and(and).build());
+    let by_prefix = rule("year", 365, LifecycleRuleFilter::builder().prefix("prod/").build());
     for (rules, told) in [(vec![by_tag.clone()], 1), (vec![by_tag, by_prefix], 2)] {
         let rules = BucketLifecycleConfiguration::builder().set_rules(Some(rules)).build().unwrap();
         client

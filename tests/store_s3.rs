@@ -155,7 +155,7 @@ async fn the_wait_that_oss_names_is_kept() {
             }
         });
         assert_eq!(store.create(code, &file, None).await.unwrap(), Created::New);
-        let times = times.lock().unwrap();
+        let times = times.lock().unwrap().clone();
         assert!(times.len() == 2 && times[1] - times[0] >= Duration::from_millis(700), "{times:?}");
 
         let asked = Arc::new(AtomicUsize::new(0));

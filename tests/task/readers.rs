@@ -15,7 +15,7 @@ fn records() -> Vec<(i32, MemoryRecord)> {
     };
     // Enough that the index of a gzip file has more than one member.
     let keyed = |n: usize| MemoryRecord {
-        key: (n % 4 == 0).then(|| b"k".to_vec()),
+        key: n.is_multiple_of(4).then(|| b"k".to_vec()),
         timestamp_ms: 1_795_317_125_000,
         ..MemoryRecord::value(line(n))
     };
