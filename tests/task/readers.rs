@@ -9,14 +9,15 @@ use super::*;
 
 /// Values of all kinds, and how many lines of the raw format they are.
 fn records() -> Vec<(i32, MemoryRecord)> {
+    let time = |n: usize| ((n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 48) as i64;
     let line = |n: usize| match n % 10 {
         3 => format!("{{\"app_id\":\"pay\",\"n\":{n},\"text\":\"a, \\\"quoted\\\" text\\twith ü and \u{1f980}\"}}"),
         _ => format!("{{\"app_id\":\"pay\",\"n\":{n},\"text\":\"{}\"}}", format!("{n:x}").repeat(1 + n % 40)),
     };
-    // Enough that the index of a gzip file has more than one member.
+    // Enough, and irregular enough, that the index of a gzip file has more than one member.
     let keyed = |n: usize| MemoryRecord {
         key: n.is_multiple_of(4).then(|| b"k".to_vec()),
-        timestamp_ms: 1_795_317_125_000,
+        timestamp_ms: 1_795_317_125_000 + time(n),
         ..MemoryRecord::value(line(n))
     };
     (0..30_000).map(|n| ((n % 3) as i32, keyed(n))).collect()
