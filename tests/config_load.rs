@@ -429,13 +429,21 @@ fn a_sink_asks_for_what_fits_its_store() {
         ("url: s3://logs, credentials: { from: file }", "", "`file` needs key_file and secret_file, or a profile"),
         ("url: s3://logs, credentials: { secret_file: /s }", "", "needs sink.credentials.key_file too"),
         ("url: file:///data, sse: { mode: AES256 }", "", "sink.sse.mode: is for s3:// and oss://"),
+        ("url: oss://logs, credentials: { from: ecs-ram-role, role_arn: r }", "", "role_arn: is for `oidc`"),
+        ("url: s3://logs, credentials: { role_arn: r }", "", "sink.credentials.role_arn: is for `oidc`"),
+        ("url: s3://logs, credentials: { from: ecs-ram-role }", "", "`ecs-ram-role` is for flavor oss"),
+        ("url: s3://logs, endpoint: 'http://h', credentials: { from: oidc }", "", "`oidc` is for flavors oss and aws"),
         (
-            "url: oss://logs, credentials: { from: ecs-ram-role, role_arn: r }",
+            "url: s3://logs, credentials: { from: oidc, endpoint: 'http://h' }",
             "",
-            "sink.credentials.from: `ecs-ram-role` is not in this version; write one of auto, env, file, aws-chain, static",
+            "sink.credentials.endpoint: is for flavor oss",
         ),
-        ("url: s3://logs, credentials: { from: oidc }", "", "sink.credentials.from: `oidc` is not in this version"),
-        ("url: s3://logs, credentials: { role_arn: r }", "", "sink.credentials.role_arn: taking on a role is not in"),
+        ("url: oss://logs, credentials: { endpoint: 'http://h' }", "", "is for `oidc` and `ecs-ram-role`"),
+        (
+            "url: oss://logs, credentials: { from: oidc, endpoint: 'http://u:planted@h' }",
+            "",
+            "sink.credentials.endpoint: `http://***@h` holds a user or password",
+        ),
     ] {
         let found = with(sink, rest).unwrap_err().to_string();
         assert!(found.contains(message) && found.lines().count() == 1 && !found.contains("planted"), "{sink}\n{found}");
@@ -444,6 +452,12 @@ fn a_sink_asks_for_what_fits_its_store() {
         ("url: file:///data, part_bytes: 5MiB", ", rotate: { max_bytes: 100GiB }"),
         ("url: s3://logs, tags: { team: a, 'x.y': 2 }, sse: { mode: 'aws:kms', kms_key_id: k }", ""),
         ("url: oss://logs, credentials: { from: env }, endpoint: internal", ""),
+        (
+            "url: oss://logs, credentials: { from: oidc, role_arn: r, token_file: /t, endpoint: 'https://sts.example' }",
+            "",
+        ),
+        ("url: oss://logs, credentials: { from: ecs-ram-role, endpoint: 'http://127.0.0.1' }", ""),
+        ("url: s3://logs, credentials: { from: oidc, role_arn: r, token_file: /t }", ""),
     ] {
         assert_eq!(with(sink, rest).unwrap().1, [], "{sink}");
     }

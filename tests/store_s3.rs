@@ -5,9 +5,9 @@
 mod support;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::http::Method;
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use sluice::config::{Flavor, SinkConfig};
 use sluice::store::retry::Backoff;
 use sluice::store::s3::{Patience, S3Options, S3Store};
 use sluice::store::{Body, ByteRange, Created, Depth, Fault, Store, contract, probe};
-use support::s3_server::{Fate, Play, S3Server};
+use support::s3_server::{Fate, Play, S3Server, misery};
 use support::{http_client_without_dns, impatient, sink};
 
 const KEYS: (&str, &str) = ("access", "secret");
@@ -34,7 +34,7 @@ async fn open(sink: &SinkConfig) -> S3Store {
 }
 
 async fn open_with(sink: &SinkConfig, patience: Patience) -> S3Store {
-    let options = S3Options { http_client: Some(http_client_without_dns()), patience };
+    let options = S3Options { http_client: Some(http_client_without_dns()), patience, ..S3Options::default() };
     S3Store::open_with(sink, options).await.unwrap()
 }
 
@@ -95,6 +95,99 @@ async fn generic_keeps_the_contract() {
     keeps_the_contract(Flavor::Generic, Play::S3).await;
 }
 
+/// What OSS refuses or ignores is never sent, and what it needs is.
+#[tokio::test]
+async fn nothing_that_oss_does_not_know_is_sent_to_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, store) = started(Flavor::Oss, Play::Oss, dir.path()).await;
+    let (file, _) = big(dir.path(), 6 << 20);
+    store.create("app/small", &bytes("x"), None).await.unwrap();
+    store.create("app/big", &file, None).await.unwrap();
+    let etag = store.head("app/small").await.unwrap().unwrap().etag;
+    assert_eq!(etag, etag.to_uppercase());
+    assert!(store.get("app/small", ByteRange::All, Some(&etag)).await.unwrap().is_some());
+    assert_eq!(store.create("app/small", &bytes("y"), None).await.unwrap(), Created::Exists);
+    assert_eq!(store.create("app/big", &file, None).await.unwrap(), Created::Exists);
+    store.delete("app/small").await.unwrap();
+    store.delete("app/big").await.unwrap();
+    let seen = server.seen();
+    for request in &seen {
+        let names: Vec<&str> = request.headers.keys().map(|name| name.as_str()).collect();
+        assert!(!names.contains(&"if-none-match") && !names.contains(&"x-amz-trailer"), "{names:?}");
+        assert!(
+            !names.iter().any(|name| name.starts_with("x-amz-checksum") || *name == "x-amz-sdk-checksum-algorithm"),
+            "{names:?}"
+        );
+        assert!(!request.query.contains_key("delete"), "objects are deleted one by one");
+        let writes = request.method == Method::PUT && !request.is_part() || request.method == Method::POST;
+        assert_eq!(
+            request.header("x-oss-forbid-overwrite"),
+            writes.then_some("true"),
+            "{} {}",
+            request.method,
+            request.key
+        );
+    }
+    let count = |what: &dyn Fn(&support::s3_server::Seen) -> bool| seen.iter().filter(|request| what(request)).count();
+    assert_eq!(count(&|request| request.method == Method::DELETE), 2);
+    assert_eq!((count(&|request| request.is_part()), count(&|request| request.is_complete())), (2, 1));
+}
+
+/// A short wait that a store names is kept within the call, by a part as by everything else; a long one is the caller's.
+#[tokio::test]
+async fn the_wait_that_oss_names_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (server, store) = started(Flavor::Oss, Play::Oss, dir.path()).await;
+    let (file, _) = big(dir.path(), 6 << 20);
+    for (status, code) in [(429, "QpsLimitExceeded"), (503, "UploadQpsLimitExceeded")] {
+        let times = Arc::new(Mutex::new(Vec::new()));
+        let refused = Arc::clone(&times);
+        server.script(move |request| {
+            if request.query.get("partNumber").is_none_or(|part| part != "1") {
+                return Fate::Well;
+            }
+            let mut times = refused.lock().unwrap();
+            times.push(Instant::now());
+            if times.len() == 1 {
+                Fate::Refused(status, code, Some(("x-oss-qos-delay-time", "700")))
+            } else {
+                Fate::Well
+            }
+        });
+        assert_eq!(store.create(code, &file, None).await.unwrap(), Created::New);
+        let times = times.lock().unwrap().clone();
+        assert!(times.len() == 2 && times[1] - times[0] >= Duration::from_millis(700), "{times:?}");
+
+        let asked = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&asked);
+        server.script(move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+            Fate::Refused(status, code, Some(("x-oss-qos-delay-time", "90000")))
+        });
+        let error = store.head("a").await.unwrap_err();
+        assert_eq!(error.fault, Fault::Throttled { wait: Some(Duration::from_secs(90)) });
+        assert_eq!(asked.load(Ordering::Relaxed), 1, "not asked again before its time");
+    }
+}
+
+#[tokio::test]
+async fn encryption_is_asked_for_in_the_flavors_words() {
+    let dir = tempfile::tempdir().unwrap();
+    for (flavor, play, mode, header) in [
+        (Flavor::Oss, Play::Oss, "KMS", "x-oss-server-side-encryption"),
+        (Flavor::Aws, Play::S3, "aws:kms", "x-amz-server-side-encryption"),
+        (Flavor::Generic, Play::S3, "AES256", "x-amz-server-side-encryption"),
+    ] {
+        let server = S3Server::start(play).await;
+        let mut sink = sink(dir.path(), flavor, &endpoint(flavor, &server), "logs", KEYS);
+        sink.sse.mode = Some(mode.to_owned());
+        let store = open(&sink).await;
+        store.create("_sluice/log", &bytes("x"), None).await.unwrap();
+        let made = server.object("pre/fix/_sluice/log").unwrap().made_with;
+        assert_eq!(made.get(header).unwrap(), mode);
+    }
+}
+
 #[tokio::test]
 async fn attributes_go_with_the_data_and_not_with_the_log() {
     let dir = tempfile::tempdir().unwrap();
@@ -115,29 +208,6 @@ async fn attributes_go_with_the_data_and_not_with_the_log() {
             assert_eq!(made.get(class).map(|v| v.to_str().unwrap()), data.then_some("IA"), "{key}");
             assert_eq!(made.get(tags).map(|v| v.to_str().unwrap()), data.then_some("a=b%20c"), "{key}");
             assert_eq!(store.head(key).await.unwrap().unwrap().intent_id.as_deref(), Some("id 7"));
-        }
-    }
-}
-
-/// Requests that fail in every way, by a seed.
-fn misery(seed: u64, percent: u64) -> impl FnMut(&support::s3_server::Seen) -> Fate + Send {
-    let mut state = seed;
-    move |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let roll = state >> 33;
-        if roll % 100 >= percent {
-            return Fate::Well;
-        }
-        match (roll / 100) % 10 {
-            0 => Fate::Refused(500, "InternalError", None),
-            1 => Fate::Refused(503, "SlowDown", None),
-            2 => Fate::Refused(503, "UploadQpsLimitExceeded", Some(("x-oss-qos-delay-time", "5"))),
-            3 => Fate::Refused(429, "QpsLimitExceeded", None),
-            4 => Fate::Refused(409, "ConditionalRequestConflict", None),
-            5 => Fate::Reset,
-            6 if roll.is_multiple_of(3) => Fate::Hang,
-            6 | 7 => Fate::ErrorIn200,
-            _ => Fate::LostAnswer,
         }
     }
 }
@@ -168,7 +238,7 @@ async fn a_store_that_fails_three_in_ten_requests_loses_and_doubles_nothing() {
         let server = S3Server::start(play).await;
         let sink = sink(dir.path(), flavor, &endpoint(flavor, &server), "logs", KEYS);
         let store = open_with(&sink, impatient()).await;
-        server.script(misery(11, 30));
+        server.script(misery(11, 30, Arc::default()));
         let (file, content) = big(dir.path(), 11 << 20);
         let store = &store;
         let writes = (0..40).map(|n| {

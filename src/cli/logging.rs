@@ -4,6 +4,8 @@
 
 use std::io;
 
+use tracing::Level;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::fmt;
 use tracing_subscriber::layer::{Layer, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -23,6 +25,7 @@ pub fn init(config: &LogConfig) -> Result<(), Box<dyn std::error::Error>> {
         LogFormat::Json => Box::new(lines.json().flatten_event(true)),
         LogFormat::Journald => Box::new(tracing_journald::layer()?.with_syslog_identifier("sluice".to_owned())),
     };
+    let filter = filter.and(filter_fn(|metadata| !holds_secrets(metadata.target(), *metadata.level())));
     tracing_subscriber::registry().with(layer.with_filter(filter)).try_init()?;
     Ok(())
 }
@@ -36,9 +39,23 @@ fn filter(level: &str) -> String {
     }
 }
 
+/// The SDK's trace shows whole requests and answers, and with them session tokens: no setting brings that into a log.
+fn holds_secrets(target: &str, level: Level) -> bool {
+    level == Level::TRACE && target.starts_with("aws_")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_shows_tokens_is_never_logged() {
+        assert!(holds_secrets("aws_smithy_runtime::client::orchestrator", Level::TRACE));
+        assert!(holds_secrets("aws_sigv4::http_request::sign", Level::TRACE));
+        assert!(
+            !holds_secrets("aws_smithy_runtime::client", Level::DEBUG) && !holds_secrets("sluice::store", Level::TRACE)
+        );
+    }
 
     #[test]
     fn a_level_alone_keeps_libraries_at_their_warnings() {

@@ -249,7 +249,17 @@ async fn try_store(
             _ => steps.fail(Exit::Unreachable, &what, detail)?,
         }
     }
-    Ok(())
+    // Without its first object there is nothing to ask a bucket about.
+    if works.is_empty() {
+        return Ok(());
+    }
+    match tokio::time::timeout(STORE_LIMIT, store.bucket()).await {
+        Ok(None) => Ok(()),
+        Ok(Some(bucket)) => bucket.remarks().into_iter().try_for_each(|remark| steps.add(Outcome::Note, &what, remark)),
+        Err(_) => {
+            steps.add(Outcome::Note, &what, "the bucket's versioning and lifecycle rules could not be read in time")
+        }
+    }
 }
 
 #[cfg(test)]

@@ -183,6 +183,8 @@ pub struct Credentials {
     pub key_file: Option<PathBuf>,
     pub secret_file: Option<PathBuf>,
     pub token_file: Option<PathBuf>,
+    /// Of the service that gives credentials.
+    pub endpoint: Option<String>,
 }
 
 /// What happens to a record that can't be split or formatted.

@@ -9,6 +9,7 @@ mod credentials;
 mod key;
 mod page;
 
+pub mod bucket;
 pub mod contract;
 pub mod faults;
 pub mod local;
@@ -198,6 +199,11 @@ pub trait Store: Send + Sync + std::fmt::Debug {
 
     /// Deleting what is not there succeeds.
     async fn delete(&self, key: &str) -> Result<(), StoreError>;
+
+    /// What the bucket around it does to objects by itself; `None` where there is no bucket.
+    async fn bucket(&self) -> Option<bucket::Bucket> {
+        None
+    }
 
     /// The address for messages; never holds a secret.
     fn url(&self) -> &str;

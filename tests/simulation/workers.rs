@@ -176,6 +176,7 @@ fn sink() -> SinkConfig {
             key_file: None,
             secret_file: None,
             token_file: None,
+            endpoint: None,
         },
     }
 }

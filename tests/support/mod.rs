@@ -10,6 +10,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says why it does not run, and what it saw")]
 
 pub mod brokers;
+pub mod cloud_server;
 pub mod group;
 pub mod holding_proxy;
 pub mod kafka;
@@ -56,6 +57,7 @@ pub fn sink(dir: &Path, flavor: Flavor, endpoint: &str, bucket: &str, keys: (&st
             key_file: Some(key_file),
             secret_file: Some(secret_file),
             token_file: None,
+            endpoint: None,
         },
     }
 }
@@ -82,6 +84,11 @@ pub fn impatient() -> Patience {
 
 /// Makes a bucket, which the store itself never does.
 pub async fn make_bucket(endpoint: &str, bucket: &str, key: &str, secret: &str) {
+    s3_client(endpoint, key, secret).create_bucket().bucket(bucket).send().await.unwrap();
+}
+
+/// The SDK itself, for what a store does not do.
+pub fn s3_client(endpoint: &str, key: &str, secret: &str) -> aws_sdk_s3::Client {
     let config = aws_sdk_s3::Config::builder()
         .behavior_version(aws_sdk_s3::config::BehaviorVersion::v2026_01_12())
         .region(aws_sdk_s3::config::Region::new("us-east-1"))
@@ -90,5 +97,5 @@ pub async fn make_bucket(endpoint: &str, bucket: &str, key: &str, secret: &str) 
         .http_client(Builder::new().build_http())
         .credentials_provider(aws_credential_types::Credentials::new(key, secret, None, None, "test"))
         .build();
-    aws_sdk_s3::Client::from_conf(config).create_bucket().bucket(bucket).send().await.unwrap();
+    aws_sdk_s3::Client::from_conf(config)
 }

@@ -72,6 +72,40 @@ pub enum Fate {
     LostAnswer,
 }
 
+/// Requests that fail, by a seed: `percent` of them, each way in its turn. Counts how often each was taken.
+pub fn misery(
+    seed: u64,
+    percent: u64,
+    taken: Arc<Mutex<BTreeMap<&'static str, u64>>>,
+) -> impl FnMut(&Seen) -> Fate + Send {
+    let ways = [
+        ("500", Fate::Refused(500, "InternalError", None)),
+        ("503", Fate::Refused(503, "SlowDown", None)),
+        ("503 of OSS", Fate::Refused(503, "UploadQpsLimitExceeded", Some(("x-oss-qos-delay-time", "5")))),
+        ("429", Fate::Refused(429, "QpsLimitExceeded", None)),
+        ("409", Fate::Refused(409, "ConditionalRequestConflict", None)),
+        ("reset", Fate::Reset),
+        ("lost answer", Fate::LostAnswer),
+        ("hang", Fate::Hang),
+        ("error in 200", Fate::ErrorIn200),
+        ("lost answer", Fate::LostAnswer),
+    ];
+    let (mut state, mut failed) = (seed, 0);
+    move |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        if (state >> 33) % 100 >= percent {
+            return Fate::Well;
+        }
+        let (name, fate) = &ways[failed % ways.len()];
+        failed += 1;
+        *taken.lock().unwrap().entry(name).or_default() += 1;
+        fate.clone()
+    }
+}
+
+/// How many ways [`misery`] has.
+pub const MISERIES: usize = 9;
+
 type Script = Box<dyn FnMut(&Seen) -> Fate + Send>;
 
 #[derive(Clone, Debug)]
@@ -96,6 +130,10 @@ struct Bucket {
     upload_count: u64,
     seen: Vec<Seen>,
     overwritten: usize,
+    /// XML; `None`: the bucket has no rules.
+    lifecycle: Option<String>,
+    /// Enabled, Suspended.
+    versioning: Option<&'static str>,
 }
 
 struct State {
@@ -158,6 +196,15 @@ impl S3Server {
         self.bucket().overwritten
     }
 
+    /// The rules of a LifecycleConfiguration.
+    pub fn set_lifecycle(&self, rules: &str) {
+        self.bucket().lifecycle = Some(format!("<LifecycleConfiguration>{rules}</LifecycleConfiguration>"));
+    }
+
+    pub fn set_versioning(&self, status: &'static str) {
+        self.bucket().versioning = Some(status);
+    }
+
     fn bucket(&self) -> MutexGuard<'_, Bucket> {
         self.state.bucket.lock().unwrap()
     }
@@ -179,8 +226,11 @@ async fn serve(state: Arc<State>, request: Request<hyper::body::Incoming>) -> Re
     let (parts, body) = request.into_parts();
     let body = to_bytes(Body::new(body), usize::MAX).await.map_err(|_| Closed)?;
     let host = parts.headers.get("host").and_then(|v| v.to_str().ok()).unwrap_or_default();
-    let virtual_host = host.starts_with("logs.");
     let path = decode(parts.uri.path().trim_start_matches('/'));
+    // This machine's address serves as a custom domain of OSS, for those who can't be told what a name stands for.
+    let custom =
+        matches!(state.play, Play::Oss | Play::OssVersioned) && host.starts_with("127.") && !path.starts_with("logs/");
+    let virtual_host = host.starts_with("logs.") || custom;
     let (bucket, key) = match path.split_once('/') {
         _ if virtual_host => (BUCKET.to_owned(), path),
         Some((bucket, key)) => (bucket.to_owned(), key.to_owned()),
@@ -248,6 +298,16 @@ fn act(state: &State, seen: &Seen, bucket: &str, body: Bytes) -> Answer {
     let mut bucket = state.bucket.lock().unwrap();
     let upload_id = seen.query.get("uploadId");
     match (&seen.method, upload_id) {
+        (&Method::GET, None) if seen.key.is_empty() && seen.query.contains_key("lifecycle") => {
+            match &bucket.lifecycle {
+                Some(rules) => Ok(xml(rules.clone())),
+                None => refuse(404, "NoSuchLifecycleConfiguration", "the lifecycle configuration does not exist"),
+            }
+        }
+        (&Method::GET, None) if seen.key.is_empty() && seen.query.contains_key("versioning") => {
+            let status = bucket.versioning.map(|status| format!("<Status>{status}</Status>")).unwrap_or_default();
+            Ok(xml(format!("<VersioningConfiguration>{status}</VersioningConfiguration>")))
+        }
         (&Method::GET, None) if seen.key.is_empty() => Ok(list(&bucket, &seen.query)),
         (&Method::GET | &Method::HEAD, None) => read(&bucket, seen, oss),
         (&Method::PUT, None) => {

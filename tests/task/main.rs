@@ -1,11 +1,14 @@
 //! Whole tasks with Kafka and the store in memory: what they do with records, settings and faults.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "test code")]
+#![allow(clippy::print_stdout, reason = "a test that does not run says why")]
 
 mod cuts;
 mod group_offsets;
 mod losses;
 mod poison;
+mod readers;
 mod skips;
+mod store_faults;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -51,16 +54,43 @@ struct World {
     context: Arc<TaskContext>,
 }
 
+/// How most tests split.
+const BY_APP_ID: &str = "app_id: { from: json, pointer: /app_id }\n";
+
 fn world(kafka: &MemoryKafka, store: &Arc<MemoryStore>, settings: &str, worker: &str) -> World {
-    world_of(kafka, store, &format!("app_id: {{ from: json, pointer: /app_id }}\n{settings}"), worker)
+    world_of(kafka, store, &format!("{BY_APP_ID}{settings}"), worker)
 }
 
 fn world_of(kafka: &MemoryKafka, store: &Arc<MemoryStore>, settings: &str, worker: &str) -> World {
+    let (topic_info, receiver) = topic_info();
+    let (dir, context) = context_with(kafka, Arc::clone(store) as Arc<dyn Store>, settings, worker, receiver);
+    World { kafka: kafka.clone(), store: Arc::clone(store), topic_info, _spool: dir, context }
+}
+
+fn topic_info() -> (watch::Sender<TopicInfo>, watch::Receiver<TopicInfo>) {
+    watch::channel(TopicInfo { name: TOPIC.to_owned(), id: None, partitions: Vec::new() })
+}
+
+/// For any store; no news of the topic come.
+fn context(
+    kafka: &MemoryKafka,
+    store: Arc<dyn Store>,
+    settings: &str,
+    worker: &str,
+) -> (tempfile::TempDir, Arc<TaskContext>) {
+    context_with(kafka, store, &format!("{BY_APP_ID}{settings}"), worker, topic_info().1)
+}
+
+fn context_with(
+    kafka: &MemoryKafka,
+    store: Arc<dyn Store>,
+    settings: &str,
+    worker: &str,
+    topic_info: watch::Receiver<TopicInfo>,
+) -> (tempfile::TempDir, Arc<TaskContext>) {
     let text = format!("topics: [{TOPIC}]\nsink: {{ url: file:///a }}\n{settings}");
     let (connector, _) = load_connector_str(Path::new("app-logs.yaml"), &text, &BTreeMap::new()).unwrap();
     let dir = tempfile::tempdir().unwrap();
-    let info = TopicInfo { name: TOPIC.to_owned(), id: None, partitions: Vec::new() };
-    let (topic_info, receiver) = watch::channel(info);
     let context = TaskContext {
         connector: Arc::new(connector),
         topic: TOPIC.to_owned(),
@@ -69,8 +99,8 @@ fn world_of(kafka: &MemoryKafka, store: &Arc<MemoryStore>, settings: &str, worke
         origin: None,
         worker_id: worker.to_owned(),
         kafka: Arc::new(kafka.clone()),
-        store: Arc::clone(store) as Arc<dyn Store>,
-        log: Arc::new(log(store)),
+        log: Arc::new(StoreLog::new(Arc::clone(&store), LOG)),
+        store,
         pool: CompressPool::start(NonZeroUsize::MIN).unwrap(),
         spool: Arc::new(Spool::open(dir.path(), 1 << 30).unwrap()),
         budget: Budget::new(64 << 20),
@@ -80,10 +110,10 @@ fn world_of(kafka: &MemoryKafka, store: &Arc<MemoryStore>, settings: &str, worke
         metrics: Arc::new(TaskMetrics::new("app-logs", TOPIC, 0)),
         shutdown_timeout: Duration::from_secs(20),
         group: None,
-        topic_info: receiver,
+        topic_info,
         snapshot_every: SNAPSHOT_EVERY,
     };
-    World { kafka: kafka.clone(), store: Arc::clone(store), topic_info, _spool: dir, context: Arc::new(context) }
+    (dir, Arc::new(context))
 }
 
 fn log(store: &Arc<MemoryStore>) -> StoreLog {
@@ -136,6 +166,10 @@ fn some_records() -> Vec<(i32, MemoryRecord)> {
 
 /// Keys and lines of all objects that are not the log's.
 async fn objects(store: &MemoryStore) -> BTreeMap<String, Vec<String>> {
+    objects_of(store).await
+}
+
+async fn objects_of(store: &dyn Store) -> BTreeMap<String, Vec<String>> {
     let page = store.list("", Depth::All, None, 1000).await.unwrap();
     let mut found = BTreeMap::new();
     for object in page.objects.into_iter().filter(|object| !object.key.starts_with("_sluice/")) {

@@ -37,7 +37,8 @@ pub use skipped::{OffsetSum, Scattered, SkipReason, Skipped};
 pub use writer::write_tail;
 
 /// Version of the layout. Readers know all earlier ones.
-pub const FORMAT_VERSION: u16 = 1;
+/// 2: the index of gzip files is cut into smaller pieces.
+pub const FORMAT_VERSION: u16 = 2;
 
 /// What the index says of the file as a whole.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -69,13 +69,14 @@ pub fn read_index(codec: Codec, size: u64, tail: &[u8]) -> Result<IndexRead, Ind
     }
     let mut cursor = Cursor(fields);
     let data_len = u64::from_le_bytes(cursor.array()?);
-    let parts = Parts { tables: u64::from_le_bytes(cursor.array()?), frame_table: u64::from_le_bytes(cursor.array()?) };
+    let (tables, frame_table_len) = (u64::from_le_bytes(cursor.array()?), u64::from_le_bytes(cursor.array()?));
     let raw_len = u64::from_le_bytes(cursor.array()?);
     let crc = u32::from_le_bytes(cursor.array()?);
     let version = u16::from_le_bytes(cursor.array()?);
     if version > FORMAT_VERSION {
         return Err(IndexError::Newer { found: version });
     }
+    let parts = Parts { tables, frame_table: frame_table_len, version };
     if cursor.array::<1>()? != [codec_code(codec)] {
         return Err(IndexError::Damaged("the file was renamed: it has another codec".to_owned()));
     }

@@ -1,10 +1,15 @@
 use std::io::Write as _;
+use std::ops::Range;
 use std::process::{Command, Stdio};
+
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::{option, sample};
 
 use super::*;
 use crate::archive::codec::{Encoder, decode_frame};
 use crate::archive::digest::topic_seed;
-use crate::archive::frame::FrameBuffer;
+use crate::archive::frame::{FrameBuffer, FrameMeta};
 use crate::record::{Headers, Record};
 
 const CODECS: [Codec; 4] = [Codec::Lz4, Codec::Zstd, Codec::Gzip, Codec::None];
@@ -114,6 +119,102 @@ fn what_was_written_is_read_back_record_by_record() {
             text.extend(raw);
         }
         assert!(text == plain, "{codec:?}");
+    }
+}
+
+/// Files of the first version have longer pieces of index.
+#[test]
+fn gzip_files_of_version_1_are_read() {
+    let (data, tail, _) = file(Codec::Gzip, 60, 1500);
+    let whole = [data.clone(), tail].concat();
+    let index = read(Codec::Gzip, &whole).unwrap();
+    let mut entries = Vec::new();
+    for frame in &index.frames {
+        let stored =
+            |range: Range<u64>| &whole[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()];
+        let table: Vec<u8> = index.table_ranges(frame).into_iter().flat_map(stored).copied().collect();
+        let (raw_len, stored_len, crc, table_raw_len) =
+            (frame.raw_len, frame.stored_len, frame.crc, frame.table_raw_len);
+        let (min_time_ms, max_time_ms, sum) = (frame.min_time_ms, frame.max_time_ms, frame.sum);
+        let partitions = frame.partitions.clone();
+        let meta =
+            FrameMeta { raw_len, stored_len, crc, min_time_ms, max_time_ms, partitions, sum, table_raw_len, table };
+        append_frame(&mut entries, frame.offset, &meta);
+    }
+    let mut old = data;
+    let len = old.len() as u64;
+    writer::write_version(1, Codec::Gzip, &facts(Codec::Gzip), &entries, len, &mut old).unwrap();
+    assert!(whole.len() > old.len(), "more members than before");
+    let read_old = read(Codec::Gzip, &old).unwrap();
+    assert_eq!(read_old.frames, index.frames);
+    let tables = |index: &Index, file: &[u8]| -> Vec<u8> {
+        let ranges = index.frames.iter().flat_map(|frame| index.table_ranges(frame));
+        ranges
+            .flat_map(|range| file[usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()].to_vec())
+            .collect()
+    };
+    assert!(tables(&read_old, &old) == tables(&index, &whole));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// With its index a raw file gives back every value, whatever is in it, and where it came from.
+    #[test]
+    fn raw_is_reversible_with_the_index(
+        records in vec((0..3i32, 1..1000i64, any::<i64>(), option::of(vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..30))), 1..60),
+        codec in sample::select(CODECS.to_vec()),
+        cut in 1..20usize,
+    ) {
+        let mut ends = [0i64; 3];
+        let records: Vec<(i32, i64, i64, Option<Vec<u8>>)> = records.into_iter().map(|(partition, step, time, value)| {
+            let end = &mut ends[usize::try_from(partition).unwrap()];
+            *end += step;
+            (partition, *end, time, value)
+        }).collect();
+        let mut encoder = Encoder::new(codec, None).unwrap();
+        let (mut data, mut entries) = (Vec::new(), Vec::new());
+        for records in records.chunks(cut) {
+            let mut buffer = FrameBuffer::default();
+            for (partition, offset, timestamp_ms, value) in records {
+                let (partition, offset, timestamp_ms) = (*partition, *offset, *timestamp_ms);
+                let record = Record { partition, offset, timestamp_ms, key: None, value: value.as_deref(), headers: Headers::default() };
+                buffer.push(Format::Raw, "t", 1, &record, 0);
+            }
+            let offset = data.len() as u64;
+            let meta = buffer.encode(&mut encoder, &mut data).unwrap();
+            append_frame(&mut entries, offset, &meta);
+        }
+        let mut tail = Vec::new();
+        write_tail(codec, &facts(codec), &entries, data.len() as u64, &mut tail).unwrap();
+        let file = index_file(codec, &data, &tail);
+        let index = read(codec, &file).unwrap();
+        let mut found = Vec::new();
+        for frame in &index.frames {
+            let place = |at: u64| usize::try_from(at).unwrap();
+            let stored = &data[place(frame.offset)..place(frame.offset + frame.stored_len)];
+            let raw = decode_frame(codec, stored, place(frame.raw_len)).unwrap();
+            let ranges = index.table_ranges(frame).into_iter();
+            let table: Vec<u8> = ranges.flat_map(|range| file[place(range.start)..place(range.end)].to_vec()).collect();
+            let mut rest = raw.as_slice();
+            for entry in read_record_table(frame, &table).unwrap() {
+                let len = match entry.value {
+                    ValueLen::Line => rest.iter().position(|&byte| byte == b'\n').unwrap(),
+                    ValueLen::Bytes(len) => place(len),
+                    ValueLen::Null => 0,
+                };
+                let value = (entry.value != ValueLen::Null).then(|| rest[..len].to_vec());
+                found.push((entry.partition, entry.offset, entry.timestamp_ms, value));
+                rest = &rest[len + 1..];
+            }
+            prop_assert!(rest.is_empty());
+        }
+        let expected: Vec<_> = records.chunks(cut).flat_map(|records| {
+            let mut records = records.to_vec();
+            records.sort_by_key(|(partition, offset, ..)| (*partition, *offset));
+            records
+        }).collect();
+        prop_assert_eq!(found, expected);
     }
 }
 

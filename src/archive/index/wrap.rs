@@ -17,8 +17,10 @@ const SKIPPABLE_HEADER: u64 = 8;
 /// the subfield; after the subfield 2 bytes of empty deflate stream and 8 of checksum and length.
 const MEMBER_BEFORE: u64 = 16;
 const MEMBER_AFTER: u64 = 10;
-/// Payload of a full member; the field's length has 16 bits.
-const MEMBER_PAYLOAD: u64 = 65_000;
+/// Payload of a full member. The field's length has 16 bits, but DuckDB refuses headers of more than 32 KiB.
+const MEMBER_PAYLOAD: u64 = 32_000;
+/// That of files in format version 1.
+const MEMBER_PAYLOAD_V1: u64 = 65_000;
 const SUBFIELD_ID: [u8; 2] = *b"SL";
 
 /// Sizes of the index's parts.
@@ -26,6 +28,14 @@ const SUBFIELD_ID: [u8; 2] = *b"SL";
 pub(super) struct Parts {
     pub tables: u64,
     pub frame_table: u64,
+    /// Format version of the file.
+    pub version: u16,
+}
+
+impl Parts {
+    fn member_payload(self) -> u64 {
+        if self.version < 2 { MEMBER_PAYLOAD_V1 } else { MEMBER_PAYLOAD }
+    }
 }
 
 /// Bytes of the locator, the last part.
@@ -58,13 +68,11 @@ pub(super) fn wrapped_len(codec: Codec, parts: Parts) -> u64 {
     let body = parts.tables + parts.frame_table;
     match codec {
         Codec::Lz4 | Codec::Zstd => 2 * SKIPPABLE_HEADER + body + LOCATOR_LEN,
-        Codec::Gzip => body + members(body) * (MEMBER_BEFORE + MEMBER_AFTER) + locator_tail_len(codec),
+        Codec::Gzip => {
+            body + body.div_ceil(parts.member_payload()) * (MEMBER_BEFORE + MEMBER_AFTER) + locator_tail_len(codec)
+        }
         Codec::None => body + LOCATOR_LEN,
     }
-}
-
-fn members(body: u64) -> u64 {
-    body.div_ceil(MEMBER_PAYLOAD)
 }
 
 /// The file's byte ranges that hold a range of the body (tables, then frame table); `start` is where the index begins.
@@ -81,11 +89,12 @@ pub(super) fn ranges(codec: Codec, parts: Parts, start: u64, body: Range<u64>) -
             vec![shifted]
         }
         Codec::Gzip => {
+            let payload = parts.member_payload();
             let mut found = Vec::new();
             let mut at = body.start;
             while at < body.end {
-                let member = at / MEMBER_PAYLOAD;
-                let end = body.end.min((member + 1) * MEMBER_PAYLOAD);
+                let member = at / payload;
+                let end = body.end.min((member + 1) * payload);
                 let shift = start + member * (MEMBER_BEFORE + MEMBER_AFTER) + MEMBER_BEFORE;
                 found.push(shift + at..shift + end);
                 at = end;
@@ -98,6 +107,7 @@ pub(super) fn ranges(codec: Codec, parts: Parts, start: u64, body: Range<u64>) -
 /// Writes the index behind the data.
 pub(super) fn write(
     codec: Codec,
+    parts: Parts,
     tables: &[u8],
     frame_table: &[u8],
     locator: &[u8],
@@ -112,7 +122,7 @@ pub(super) fn write(
         }
         Codec::Gzip => {
             let body = [tables, frame_table].concat();
-            let payload = usize::try_from(MEMBER_PAYLOAD).unwrap_or(usize::MAX);
+            let payload = usize::try_from(parts.member_payload()).unwrap_or(usize::MAX);
             body.chunks(payload).chain([locator]).try_for_each(|part| member(part, out))
         }
     };

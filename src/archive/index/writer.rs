@@ -26,6 +26,22 @@ pub fn write_tail(
     data_len: u64,
     out: &mut impl Write,
 ) -> Result<(), IndexError> {
+    write_version(version_of(codec), codec, facts, entries, data_len, out)
+}
+
+/// The oldest version that tells how the file is made, so that older programs read what they can.
+fn version_of(codec: Codec) -> u16 {
+    if codec == Codec::Gzip { FORMAT_VERSION } else { 1 }
+}
+
+pub(super) fn write_version(
+    version: u16,
+    codec: Codec,
+    facts: &FileFacts,
+    entries: &[u8],
+    data_len: u64,
+    out: &mut impl Write,
+) -> Result<(), IndexError> {
     let mut tables = Vec::new();
     let mut frames = Vec::new();
     let mut count = 0u64;
@@ -45,9 +61,9 @@ pub fn write_tail(
     raw.extend_from_slice(&frames);
     let frame_table = contexts::compress(&raw)
         .map_err(|error| IndexError::TooBig(format!("the frame table can't be compressed: {error}")))?;
-    let parts = Parts { tables: tables.len() as u64, frame_table: frame_table.len() as u64 };
+    let parts = Parts { tables: tables.len() as u64, frame_table: frame_table.len() as u64, version };
     let locator = locator(codec, parts, raw.len() as u64, data_len, crc32c::crc32c(&frame_table));
-    wrap::write(codec, &tables, &frame_table, &locator, out)
+    wrap::write(codec, parts, &tables, &frame_table, &locator, out)
 }
 
 /// The last bytes: where everything is. Fixed in size and place for all versions to come.
@@ -57,7 +73,7 @@ fn locator(codec: Codec, parts: Parts, frame_table_raw_len: u64, data_len: u64, 
         locator.extend_from_slice(&number.to_le_bytes());
     }
     locator.extend_from_slice(&frame_table_crc.to_le_bytes());
-    locator.extend_from_slice(&FORMAT_VERSION.to_le_bytes());
+    locator.extend_from_slice(&parts.version.to_le_bytes());
     locator.extend_from_slice(&[codec_code(codec), 0, 0, 0, 0, 0]);
     locator.extend_from_slice(&crc32c::crc32c(&locator).to_le_bytes());
     locator.extend_from_slice(MAGIC);

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use jiff::Timestamp;
 
+use super::check;
 use super::names::{check_name, check_segment, check_topic};
 use super::record::{app_id, time};
 use super::sink::sink;
 use super::topics::{partitions, topics};
-use super::{check, unsupported};
 use crate::archive::codec::{Codec, validate_level};
 use crate::config::reader::{Checked, Reader};
 use crate::config::suggest::nearest;
@@ -60,7 +60,6 @@ pub fn connector(raw: &mut Reader<'_>, file: &Path) -> Draft {
         let shown = raw.shown("dead_letter.topic");
         raw.problem("dead_letter.topic", format!("{shown} is archived by this connector itself; name another topic"));
     }
-    unsupported::connector(raw);
     let sink_url = sink.as_ref().map(|sink| sink.url.clone());
     let build = || {
         Some(ConnectorConfig {

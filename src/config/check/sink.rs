@@ -39,6 +39,8 @@ pub fn sink(raw: &mut Reader<'_>) -> Checked<SinkConfig> {
         raw.problem("sink.flavor", format!("{shown} does not fit oss://; write oss, or an s3:// URL"));
         return None;
     }
+    let credentials = credentials?;
+    fits_flavor(raw, &credentials, flavor).then_some(())?;
     Some(SinkConfig {
         url,
         key: key?,
@@ -51,7 +53,7 @@ pub fn sink(raw: &mut Reader<'_>) -> Checked<SinkConfig> {
         part_bytes: part_bytes?,
         max_uploads: max_uploads?.and_then(|count| NonZeroUsize::new(usize::try_from(count).ok()?))?,
         ca_file: ca_file?,
-        credentials: credentials?,
+        credentials,
     })
 }
 
@@ -155,12 +157,15 @@ fn tags(raw: &mut Reader<'_>) -> Checked<Vec<(String, String)>> {
 
 fn credentials(raw: &mut Reader<'_>) -> Checked<Credentials> {
     const KEY_FILE: &str = "sink.credentials.key_file";
+    const ENDPOINT: &str = "sink.credentials.endpoint";
+    const ROLE: &str = "sink.credentials.role_arn";
     let from = raw.choice::<CredentialsFrom>("sink.credentials.from");
-    let role_arn = raw.text("sink.credentials.role_arn");
+    let role_arn = raw.text(ROLE);
     let profile = raw.text("sink.credentials.profile");
     let key_file = raw.path(KEY_FILE);
     let secret_file = raw.path("sink.credentials.secret_file");
     let token_file = raw.path("sink.credentials.token_file");
+    let endpoint = raw.text(ENDPOINT);
     together(raw, KEY_FILE, "sink.credentials.secret_file");
     let from = from?;
     let missing = match from {
@@ -180,6 +185,18 @@ fn credentials(raw: &mut Reader<'_>) -> Checked<Credentials> {
         raw.problem("sink.credentials.from", format!("{shown} {message}"));
         return None;
     }
+    if raw.is_set(ROLE) && from != CredentialsFrom::Oidc {
+        raw.problem(ROLE, "is for `oidc`; leave it out and give credentials of the role itself");
+        return None;
+    }
+    let endpoint = endpoint?;
+    if let Some(text) = &endpoint {
+        if !matches!(from, CredentialsFrom::Oidc | CredentialsFrom::EcsRamRole) {
+            raw.problem(ENDPOINT, "is for `oidc` and `ecs-ram-role`; the store's own is sink.endpoint");
+            return None;
+        }
+        check(raw, ENDPOINT, text, check_http_url).then_some(())?;
+    }
     Some(Credentials {
         from,
         role_arn: role_arn?,
@@ -187,7 +204,24 @@ fn credentials(raw: &mut Reader<'_>) -> Checked<Credentials> {
         key_file: key_file?,
         secret_file: secret_file?,
         token_file: token_file?,
+        endpoint,
     })
+}
+
+/// Who gives such credentials, and to which stores.
+fn fits_flavor(raw: &mut Reader<'_>, credentials: &Credentials, flavor: Flavor) -> bool {
+    let stores = match (credentials.from, flavor) {
+        (CredentialsFrom::EcsRamRole, Flavor::Aws | Flavor::Minio | Flavor::Generic) => "flavor oss",
+        (CredentialsFrom::Oidc, Flavor::Minio | Flavor::Generic) => "flavors oss and aws",
+        (CredentialsFrom::Oidc, Flavor::Aws) if credentials.endpoint.is_some() => {
+            raw.problem("sink.credentials.endpoint", "is for flavor oss; AWS's STS is found by its region");
+            return false;
+        }
+        _ => return true,
+    };
+    let shown = raw.shown("sink.credentials.from");
+    raw.problem("sink.credentials.from", format!("{shown} is for {stores}"));
+    false
 }
 
 /// A local directory has no endpoint; and it must not be believed to encrypt.

@@ -265,16 +265,18 @@ pub static CONNECTOR: Schema = Schema {
             path: "sink.credentials.from",
             kind: Kind::Choice(names::<CredentialsFrom>),
             default: Some("auto"),
-            doc: "where credentials come from; `auto` tries what the machine offers. `static` reads `key_file` and \
-                  `secret_file`, `file` these or a `profile`, `oidc` a `token_file`. This version refuses `ecs-ram-role` and \
-                  `oidc`",
+            doc: "where credentials come from. `static` reads `key_file` and `secret_file` for each request, `file` these or a \
+                  `profile`; `env` is the environment; `aws-chain` is AWS's own order; `ecs-ram-role` the RAM role of an ECS \
+                  instance; `oidc` a role that a pod takes on with a token (RRSA on Alibaba Cloud, IRSA on AWS). `auto` takes \
+                  the first that is there: `key_file`; environment; then for OSS `oidc`, a profile, `ecs-ram-role`; else \
+                  `aws-chain`. Temporary ones are renewed before they end",
             cost: "",
         },
         Key {
             path: "sink.credentials.role_arn",
             kind: Kind::Text,
             default: Some("null"),
-            doc: "role to take on. This version refuses it",
+            doc: "role to take on with `oidc`. `null`: that of the environment (`ALIBABA_CLOUD_ROLE_ARN`, `AWS_ROLE_ARN`)",
             cost: "",
         },
         Key {
@@ -302,7 +304,17 @@ pub static CONNECTOR: Schema = Schema {
             path: "sink.credentials.token_file",
             kind: Kind::Path,
             default: Some("null"),
-            doc: "a file that holds the session token or the OIDC token",
+            doc: "a file that holds the session token, or the OIDC token; for the latter `null` is that of the environment \
+                  (`ALIBABA_CLOUD_OIDC_TOKEN_FILE`, `AWS_WEB_IDENTITY_TOKEN_FILE`)",
+            cost: "",
+        },
+        Key {
+            path: "sink.credentials.endpoint",
+            kind: Kind::Text,
+            default: Some("null"),
+            doc: "address of the service that gives credentials: STS for `oidc` on OSS, the metadata service for \
+                  `ecs-ram-role`. `null`: the region's STS, with an internal `sink.endpoint` the one inside the network; \
+                  `http://100.100.100.200`",
             cost: "",
         },
         Key {

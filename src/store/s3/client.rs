@@ -4,6 +4,7 @@
 //! Does not own: what a flavor's rules are (`dialect`), requests.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::provider_config::ProviderConfig;
@@ -13,8 +14,8 @@ use aws_sdk_s3::config::http::HttpResponse;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    AppName, BehaviorVersion, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedHttpClient,
-    StalledStreamProtectionConfig,
+    AppName, BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
+    SharedHttpClient, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::Builder as HttpBuilder;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -22,9 +23,12 @@ use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::S3Options;
 use super::dialect::{self, Address, Checksum, Dialect};
+use super::errors::Throttling;
+use crate::clock::Environment;
 use crate::config::SinkConfig;
-use crate::store::credentials;
+use crate::store::credentials::{self, Source, Surroundings};
 
 /// How long requests may take, and how often one is sent.
 #[derive(Clone, Copy, Debug)]
@@ -96,17 +100,31 @@ pub(super) async fn client(
     bucket: &str,
     dialect: &Dialect,
     http: SharedHttpClient,
-    patience: &Patience,
+    options: &S3Options,
 ) -> Result<Client, String> {
     let (address, region) = dialect::address(sink, bucket)?;
-    let aws = ProviderConfig::default().with_http_client(http.clone());
     let region = match region {
         Some(region) => Region::new(region),
         None => aws_region(sink, http.clone()).await?,
     };
-    let aws = aws.with_region(Some(region.clone()));
-    let env = |name: &str| std::env::var(name).ok();
-    let source = credentials::source(&sink.credentials, sink.flavor, &aws, env).await?;
+    let aws = {
+        let (http, region) = (http.clone(), region.clone());
+        move || ProviderConfig::default().with_http_client(http.clone()).with_region(Some(region.clone()))
+    };
+    let around = Surroundings {
+        flavor: sink.flavor,
+        region: region.to_string(),
+        internal: dialect::is_internal(sink),
+        http: http.clone(),
+        aws: Arc::new(aws),
+        environment: options.environment.clone().unwrap_or_else(Environment::system),
+    };
+    let variable = |name: &str| match &options.variables {
+        Some(variables) => variables.get(name).cloned(),
+        None => std::env::var(name).ok(),
+    };
+    let source = credentials::source(&sink.credentials, &around, variable)?;
+    let patience = &options.patience;
 
     let stalls = StalledStreamProtectionConfig::enabled()
         // It takes a slow uplink for a dead one.
@@ -117,8 +135,8 @@ pub(super) async fn client(
         .behavior_version(BehaviorVersion::v2026_01_12())
         .region(region)
         .http_client(http)
-        .credentials_provider(source.provider)
-        .identity_cache(source.cache)
+        .identity_cache(IdentityCache::no_cache())
+        .retry_classifier(Throttling)
         .timeout_config(patience.timeouts(0))
         .retry_config(
             RetryConfig::standard()
@@ -127,6 +145,10 @@ pub(super) async fn client(
                 .with_max_backoff(Duration::from_secs(2)),
         )
         .stalled_stream_protection(stalls);
+    config = match source {
+        Source::Each(provider) => config.credentials_provider(provider),
+        Source::Renewed(renewed) => config.credentials_provider(renewed.clone()).retry_classifier(renewed),
+    };
     if let Ok(name) = AppName::new("sluice") {
         config = config.app_name(name);
     }

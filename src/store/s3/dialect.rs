@@ -158,6 +158,14 @@ pub(super) fn address(sink: &SinkConfig, bucket: &str) -> Result<(Address, Optio
     }
 }
 
+/// Whether OSS is reached by its address within Alibaba's network.
+pub(super) fn is_internal(sink: &SinkConfig) -> bool {
+    let by_name = |endpoint: &str| {
+        host(endpoint).split('.').any(|label| label.starts_with("oss-") && label.ends_with("-internal"))
+    };
+    sink.endpoint.as_deref().is_some_and(|endpoint| endpoint == "internal" || by_name(endpoint))
+}
+
 fn with_scheme(endpoint: &str) -> String {
     let endpoint = endpoint.trim_end_matches('/');
     if endpoint.contains("://") { endpoint.to_owned() } else { format!("https://{endpoint}") }
@@ -187,7 +195,7 @@ pub(super) fn is_header_text(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| (0x20..0x7f).contains(&b))
 }
 
-fn query_encode(text: &str) -> String {
+pub(in crate::store) fn query_encode(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         match byte {

@@ -8,9 +8,15 @@ use std::time::Duration;
 
 use aws_credential_types::provider::error::CredentialsError;
 use aws_sdk_s3::config::http::HttpResponse;
+use aws_sdk_s3::config::retry::{ClassifyRetry, RetryAction};
 use aws_sdk_s3::error::{ProvideErrorMetadata, SdkError};
+use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
+use aws_smithy_types::retry::ErrorKind;
 
 use crate::store::Fault;
+use crate::store::credentials::is_refusal;
+
+const OSS_WAIT: &str = "x-oss-qos-delay-time";
 
 /// What a store, or the way to it, answered in place of success.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,7 +70,7 @@ impl Answer {
                 _ => clip(&causes(error), 500),
             },
             request_id: header("x-amz-request-id").or_else(|| header("x-oss-request-id")),
-            wait: wait(header("x-oss-qos-delay-time"), header("retry-after")),
+            wait: wait(header(OSS_WAIT), header("retry-after")),
             region: header("x-amz-bucket-region"),
             cause,
         }
@@ -94,14 +100,8 @@ impl Answer {
         match (self.status.unwrap_or(0), code) {
             (_, "NoSuchBucket") => Fault::NoBucket,
             (_, "SecondLevelDomainForbidden" | "InvalidObjectState") => Fault::Invalid,
-            (
-                _,
-                "ExpiredToken"
-                | "InvalidToken"
-                | "TokenRefreshRequired"
-                | "InvalidAccessKeyId"
-                | "SignatureDoesNotMatch",
-            ) => Fault::Denied,
+            (_, "SignatureDoesNotMatch") => Fault::Denied,
+            (_, code) if is_refusal(code) => Fault::Denied,
             (_, code) if code.starts_with("KMS.") => Fault::Denied,
             // What arrived was not what was sent: send it again.
             (
@@ -169,15 +169,13 @@ impl Answer {
             "RequestTimeTooSkewed" => "this machine's clock is more than 15 minutes off: start time synchronisation",
             "SignatureDoesNotMatch" => "the secret does not belong to the access key",
             "InvalidAccessKeyId" => "the store does not know the access key",
-            "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired" => {
-                "the security token has expired or is not one of this store"
-            }
             "NoSuchBucket" => "create the bucket, or correct sink.url",
             "InvalidObjectState" => "the object is archived in a cold storage class and must be restored first",
             "EntityTooSmall" => "sink.part_bytes is below what the store takes",
             "NotImplemented" => "the store does not know a header of this request: see sink.flavor",
             "InvalidStorageClass" => "the store does not know sink.storage_class",
             "UserDisable" | "UnderServiceStop" => "the account is suspended, often for payment",
+            code if is_refusal(code) => "the security token has expired or is not one of this store",
             _ => match (self.status, elsewhere) {
                 (Some(301 | 307), Some(elsewhere)) => return Some(elsewhere),
                 (Some(301 | 307), None) => "the bucket is in another region: set sink.region and sink.endpoint",
@@ -208,6 +206,30 @@ fn wait(oss_ms: Option<String>, http_secs: Option<String>) -> Option<Duration> {
     oss.or(http).map(|wait| wait.min(Duration::from_secs(300)))
 }
 
+/// Longer than this one call does not wait: its caller does, who can be stopped meanwhile.
+const WAITED_IN_CALL: Duration = Duration::from_secs(2);
+
+/// Throttling as the SDK does not know it: 429, and the time that OSS asks for.
+#[derive(Debug)]
+pub(super) struct Throttling;
+
+impl ClassifyRetry for Throttling {
+    fn name(&self) -> &'static str {
+        "throttling"
+    }
+
+    fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
+        let Some(response) = context.response() else { return RetryAction::NoActionIndicated };
+        let header = |name: &str| response.headers().get(name).map(ToOwned::to_owned);
+        match wait(header(OSS_WAIT), header("retry-after")) {
+            Some(wait) if wait > WAITED_IN_CALL => RetryAction::RetryForbidden,
+            Some(wait) => RetryAction::retryable_error_with_explicit_delay(ErrorKind::ThrottlingError, wait),
+            None if response.status().as_u16() == 429 => RetryAction::throttling_error(),
+            None => RetryAction::NoActionIndicated,
+        }
+    }
+}
+
 fn chain<'e>(error: &'e (dyn Error + 'static)) -> impl Iterator<Item = &'e (dyn Error + 'static)> {
     std::iter::successors(Some(error), |e| (*e).source())
 }
@@ -217,7 +239,7 @@ fn caused_by_credentials(error: &(dyn Error + 'static)) -> bool {
 }
 
 /// The chain of causes in one line. The SDK's own text of the outermost error says nothing.
-fn causes(error: &(dyn Error + 'static)) -> String {
+pub(in crate::store) fn causes(error: &(dyn Error + 'static)) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in chain(error) {
         let text = cause.to_string();

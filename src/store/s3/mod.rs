@@ -4,12 +4,14 @@
 //! Does not own: writing (`upload`), the flavors' rules (`dialect`), what failures mean (`errors`), waiting between attempts
 //! beyond the SDK's few (the callers').
 
+mod bucket;
 mod client;
 mod dialect;
 mod errors;
 mod piece;
 mod upload;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -25,10 +27,14 @@ use tokio::sync::Semaphore;
 pub use self::client::Patience;
 use self::client::SdkError;
 use self::dialect::Dialect;
+pub(super) use self::dialect::query_encode;
 use self::errors::Answer;
+pub(super) use self::errors::causes;
+use super::bucket::Bucket;
 use super::key::{MAX_KEY_BYTES, check_key, check_prefix};
 use super::page::{Entry, clamp_limit, is_after, page_of};
 use super::{Body, ByteRange, Created, Depth, Fault, Got, Head, Listed, Page, Store, StoreError};
+use crate::clock::Environment;
 use crate::config::{SinkConfig, SinkUrl};
 
 /// Beyond the size of any object; larger numbers in a range confuse some servers.
@@ -63,6 +69,10 @@ pub struct S3Options {
     /// `None`: one with rustls and the authorities of the system and `sink.ca_file`.
     pub http_client: Option<SharedHttpClient>,
     pub patience: Patience,
+    /// Clock and randomness; `None`: the system's.
+    pub environment: Option<Environment>,
+    /// In place of the process's environment variables. AWS's own chain reads those of the process.
+    pub variables: Option<BTreeMap<String, String>>,
 }
 
 impl S3Store {
@@ -78,11 +88,11 @@ impl S3Store {
             return Err(refuse("not the address of a bucket".to_owned()));
         };
         let dialect = Dialect::new(sink).map_err(refuse)?;
-        let http = match options.http_client {
-            Some(client) => client,
+        let http = match &options.http_client {
+            Some(client) => client.clone(),
             None => client::http_client(sink.ca_file.as_deref()).await.map_err(refuse)?,
         };
-        let client = client::client(sink, bucket, &dialect, http, &options.patience).await.map_err(refuse)?;
+        let client = client::client(sink, bucket, &dialect, http, &options).await.map_err(refuse)?;
         Ok(Self {
             inner: Arc::new(Inner {
                 client,
@@ -340,6 +350,10 @@ impl Store for S3Store {
 
     async fn delete(&self, key: &str) -> Result<(), StoreError> {
         self.inner.delete(key).await
+    }
+
+    async fn bucket(&self) -> Option<Bucket> {
+        Some(self.inner.bucket().await)
     }
 
     fn url(&self) -> &str {

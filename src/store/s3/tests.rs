@@ -24,6 +24,7 @@ pub(super) fn sink(flavor: Flavor, endpoint: Option<&str>) -> SinkConfig {
             key_file: None,
             secret_file: None,
             token_file: None,
+            endpoint: None,
         },
     }
 }
