@@ -23,4 +23,4 @@ pub use entry::{
 };
 pub use holds::Holds;
 pub use recovery::{Fate, Recovery};
-pub use state::{Low, State};
+pub use state::{Begin, Low, State};
