@@ -25,4 +25,5 @@ pub mod record;
 pub mod redis_link;
 pub mod store;
 pub mod task;
+pub mod verify;
 pub mod worker;

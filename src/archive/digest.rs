@@ -35,6 +35,10 @@ impl ContentDigest {
         }
         self.0 = self.0.wrapping_mul(STEP).wrapping_add(XxHash3_128::oneshot(&fields));
     }
+
+    pub fn number(&self) -> u128 {
+        self.0
+    }
 }
 
 impl std::fmt::Display for ContentDigest {

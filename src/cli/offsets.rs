@@ -16,7 +16,7 @@ use crate::ledger::State;
 use crate::log::journal::{LogError, read_state};
 use crate::log::store_log::StoreLog;
 use crate::pipeline::source::{At, Kafka};
-use crate::store::{self, Depth, Store};
+use crate::store::{self, Store};
 use crate::task::TaskError;
 use crate::task::error::Remedy;
 use crate::task::reset::{self, Plan, Subject, Wish};
@@ -239,27 +239,13 @@ impl Place {
     }
 
     async fn topics(&self) -> Result<Vec<String>, Failure> {
-        let folder = layout::connector_folder(&self.connector.name);
-        let mut topics = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.state.list(&folder, Depth::Folder, after.as_deref(), 1000).await;
-            let page = page.map_err(Failure::unreachable)?;
-            let names = page.folders.iter().filter_map(|name| name.strip_prefix(&folder));
-            topics.extend(names.map(|name| name.trim_end_matches('/').to_owned()));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(topics),
-            }
-        }
+        let topics = layout::topics(self.state.as_ref(), &self.environment, &self.connector.name).await;
+        topics.map_err(layout_failure)
     }
 
     async fn mapping(&self, topic: &str) -> Result<Option<(u32, Mapping)>, Failure> {
         let found = layout::find_mapping(self.state.as_ref(), &self.environment, &self.connector.name, topic).await;
-        found.map_err(|error| match error {
-            layout::LayoutError::Store(error) => Failure::unreachable(error),
-            layout::LayoutError::Conflict(message) => Failure(Exit::Damaged, message),
-        })
+        found.map_err(layout_failure)
     }
 
     fn log(&self, topic: &str, mapping: u32, task: u32) -> StoreLog {
@@ -351,6 +337,13 @@ impl Place {
             log: Arc::new(self.log(topic, number, task)),
             environment: self.environment.clone(),
         }
+    }
+}
+
+fn layout_failure(error: layout::LayoutError) -> Failure {
+    match error {
+        layout::LayoutError::Store(error) => Failure::unreachable(error),
+        layout::LayoutError::Conflict(message) => Failure(Exit::Damaged, message),
     }
 }
 

@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::LogDoor;
 use crate::clock::Environment;
 use crate::ledger::encoding::{DecodeError, Stored};
-use crate::ledger::{Entry, LedgerError, State, StepId, Token};
+use crate::ledger::{Entry, Intent, LedgerError, State, StepId, Token};
 use crate::store::retrying::retrying;
 use crate::store::{Created, StoreError};
 
@@ -183,6 +183,32 @@ impl Journal {
 /// [`LogError`]; transient failures are retried inside.
 pub async fn read_state(door: &dyn LogDoor, environment: &Environment) -> Result<State, LogError> {
     Ok(read_log(door, environment).await?.0)
+}
+
+/// The intents in all entries that are still there. Entries that can't be read, or vanish meanwhile, are passed over: this tells
+/// more of what is known, and decides nothing.
+///
+/// # Errors
+/// The store refuses for good.
+pub async fn decided_intents(door: &dyn LogDoor, environment: &Environment) -> Result<Vec<Intent>, LogError> {
+    let numbers = retrying(environment, || door.numbers(0)).await?;
+    let reads: Vec<_> = numbers.iter().map(|&number| read_entry(door, environment, number)).collect();
+    let mut entries = stream::iter(reads).buffered(READ_AHEAD);
+    let mut intents = Vec::new();
+    while let Some(entry) = entries.next().await {
+        match entry {
+            Ok(Some(Stored { entry: Entry::Commit(commit), .. })) => {
+                let replaced = commit.replaced.into_iter().filter_map(|replaced| replaced.by);
+                intents.extend(commit.seal.into_iter().chain(replaced));
+            }
+            Ok(Some(Stored { entry: Entry::Snapshot { state }, .. })) => {
+                intents.extend(state.intents.into_values().map(|pending| pending.intent));
+            }
+            Err(LogError::Store(error)) => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(intents)
 }
 
 /// The state at the tip, the numbers that clean-up may delete, and how many entries follow the newest snapshot.

@@ -136,6 +136,21 @@ impl Coverage {
         self.runs(|at| !self.once.get(at) && !self.told.get(at))
     }
 
+    /// The first missing offset of a partition at or above `from`.
+    pub fn next_missing(&self, partition: i32, from: i64) -> Option<i64> {
+        let spans = self.spans.iter().filter(|(span, _)| span.partition == partition && span.end > from);
+        let missing = |&(span, base): &(Span, u64)| {
+            let at = |offset: i64| base + offset.abs_diff(span.first);
+            (from.max(span.first)..span.end).find(|&offset| !self.once.get(at(offset)) && !self.told.get(at(offset)))
+        };
+        spans.filter_map(missing).min()
+    }
+
+    /// Partitions of which something is missing.
+    pub fn missing_partitions(&self) -> std::collections::BTreeSet<i32> {
+        self.missing().map(|run| run.partition).collect()
+    }
+
     fn runs(&self, is: impl Fn(u64) -> bool + Copy) -> impl Iterator<Item = Span> {
         self.spans.iter().flat_map(move |&(span, base)| Runs { span, base, at: span.first, is })
     }
@@ -182,6 +197,7 @@ mod tests {
         coverage.found(9, 12);
         assert_eq!(coverage.missing().collect::<Vec<_>>(), [span(0, 20, 25), span(0, 75, 80)]);
         assert!(!coverage.has_twice() && coverage.is_missing(0, 24) && !coverage.is_missing(0, 9));
+        assert_eq!([0, 24, 25, 80].map(|from| coverage.next_missing(0, from)), [Some(20), Some(24), Some(75), None]);
         coverage.tell(0, 22, 23);
         coverage.tell(0, 70, 200);
         assert_eq!(coverage.missing().collect::<Vec<_>>(), [span(0, 20, 22), span(0, 24, 25)]);

@@ -24,6 +24,8 @@ pub struct Extent {
     /// `None`: the logs do not tell it; then it is the lowest offset that any object knows of.
     pub start: Option<i64>,
     pub low: i64,
+    /// Of what is archived now.
+    pub incarnation: u32,
     /// As [`crate::ledger::Begin::limits`].
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub limits: Vec<(u32, i64)>,
@@ -46,7 +48,7 @@ pub enum Place {
 
 impl Extent {
     pub fn new(start: Option<i64>, low: i64) -> Self {
-        Self { start, low, limits: Vec::new(), lost: Vec::new() }
+        Self { start, low, incarnation: 0, limits: Vec::new(), lost: Vec::new() }
     }
 
     fn start(&self) -> i64 {
@@ -55,6 +57,9 @@ impl Extent {
 
     /// The end of what an object of this incarnation can hold of it.
     pub fn end(&self, incarnation: u32) -> i64 {
+        if incarnation > self.incarnation {
+            return i64::MIN;
+        }
         let later = self.limits.iter().filter(|(limited, _)| *limited > incarnation);
         later.map(|(_, limit)| *limit).min().unwrap_or(i64::MAX).min(self.low)
     }
@@ -116,6 +121,10 @@ impl Extent {
 }
 
 impl Scope {
+    pub fn newest_incarnation(&self) -> u32 {
+        self.partitions.values().map(|extent| extent.incarnation).max().unwrap_or(self.identity.incarnation)
+    }
+
     pub fn seed(&self) -> u64 {
         topic_seed(&self.topic)
     }
@@ -134,6 +143,7 @@ impl Scope {
         if places.all(|place| place == first) { first } else { Place::Across }
     }
 
+    /// Whether a record counts.
     pub fn counts(&self, incarnation: u32, partition: i32, offset: i64) -> bool {
         self.partitions.get(&partition).is_some_and(|extent| extent.counts(incarnation, offset))
     }
@@ -163,8 +173,8 @@ mod tests {
 
     #[test]
     fn earlier_incarnations_count_below_their_limit() {
-        let extent = Extent { limits: vec![(1, 15), (3, 12)], ..Extent::new(Some(10), 20) };
-        assert_eq!([0, 1, 2, 3].map(|incarnation| extent.end(incarnation)), [12, 12, 12, 20]);
+        let extent = Extent { incarnation: 3, limits: vec![(1, 15), (3, 12)], ..Extent::new(Some(10), 20) };
+        assert_eq!([0, 1, 2, 3, 4].map(|incarnation| extent.end(incarnation)), [12, 12, 12, 20, i64::MIN]);
         assert_eq!(extent.place(0, 11, 12), Place::Across);
         assert_eq!(extent.place(3, 11, 12), Place::Within);
     }

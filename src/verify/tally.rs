@@ -73,6 +73,19 @@ impl Tally {
         self.partitions.entry(partition).or_default().records += 1;
     }
 
+    /// What another part of the objects adds.
+    pub fn merge(&mut self, other: &Self) {
+        self.sum.0 = self.sum.0.wrapping_add(other.sum.0);
+        for (&partition, count) in &other.partitions {
+            let mine = self.partitions.entry(partition).or_default();
+            mine.records += count.records;
+            mine.skipped += count.skipped;
+            if let Some(lowest) = count.lowest {
+                mine.know(lowest);
+            }
+        }
+    }
+
     /// Offsets that were left out.
     pub fn add_skipped(&mut self, partition: i32, count: u64, sum: u128) {
         self.sum.0 = self.sum.0.wrapping_add(sum);
