@@ -21,6 +21,7 @@ pub mod kafka;
 pub mod ledger;
 pub mod log;
 pub mod pipeline;
+pub mod reading;
 pub mod record;
 pub mod redis_link;
 pub mod store;
