@@ -19,6 +19,7 @@ pub mod rotation;
 mod run;
 mod status;
 mod status_table;
+mod verify;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Show what is archived and decided of each partition, or change where it goes on
     Offsets(offsets::OffsetsArgs),
+    /// Prove that each offset up to low is in exactly one object
+    Verify(verify::VerifyArgs),
     /// Write completions for a shell to stdout
     Completions(completions::CompletionsArgs),
 }
@@ -97,6 +100,7 @@ fn dispatch(cli: Cli) -> io::Result<Exit> {
         Command::Check(args) => check::run(args, &cli.settings),
         Command::Status(args) => status::run(&args, &cli.settings),
         Command::Offsets(args) => offsets::run(&args, &cli.settings),
+        Command::Verify(args) => verify::run(&args, &cli.settings),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
 }

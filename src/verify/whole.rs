@@ -11,7 +11,6 @@ use futures::stream::TryStreamExt;
 use super::against::{self, Print, Side, Single};
 use super::count::{of_one_file, open, partitions};
 use super::deep::{self, Sink};
-use super::explain::Witness;
 use super::object::{self, Kind};
 use super::report::{Finding, Findings, Report};
 use super::scope::Scope;
