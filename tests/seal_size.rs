@@ -31,7 +31,7 @@ fn entry_bytes(lanes: i64) -> usize {
     let mut state = State::default();
     state.apply(&stored(1, Entry::Takeover { worker: "w".to_owned(), time_ms: 0 })).unwrap();
     let (identity, lows) = (Identity::default(), BTreeMap::from([(0, 0)]));
-    let start = Entry::Start { settings: settings.record.clone(), identity, lows, time_ms: 0 };
+    let start = Entry::Start { settings: settings.record.clone(), identity, lows, skipped: Vec::new(), time_ms: 0 };
     state.apply(&stored(2, start)).unwrap();
     let mut core = Core::new(settings, state, &[0], &HashSet::new(), BTreeMap::new(), 0, 0);
     core.begin(0).unwrap();

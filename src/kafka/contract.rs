@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 
 use crate::kafka::memory::{MemoryKafka, MemoryRecord};
 use crate::pipeline::budget::{Budget, Permit};
+use crate::pipeline::produce::{HeaderList, Outgoing, ProduceError, Written};
 use crate::pipeline::source::{At, Isolation, Kafka, Position, ReadRequest, SourceError, SourceEvent};
 use crate::record::Block;
 
@@ -41,6 +42,9 @@ pub(super) async fn run(cluster: &dyn Cluster, prefix: &str) {
     waits_for_the_budget(cluster, &format!("{prefix}-budget")).await;
     stops(cluster, &format!("{prefix}-stop")).await;
     missing_topic_fails(cluster, &format!("{prefix}-missing")).await;
+    writes_every_field(cluster, &format!("{prefix}-write")).await;
+    writes_in_order_and_by_key(cluster, &format!("{prefix}-write-order")).await;
+    tells_which_record_was_not_written(cluster, &format!("{prefix}-write-large")).await;
 }
 
 async fn lists_topics_and_creates_none(cluster: &dyn Cluster, topic: &str) {
@@ -93,6 +97,89 @@ async fn reads_every_field(cluster: &dyn Cluster, topic: &str) {
     let read = reading.records(0, 5).await;
     assert_eq!(read, (0..).zip(records).collect::<Vec<(i64, MemoryRecord)>>());
     assert_eq!(reading.next_offsets[&0], 5);
+}
+
+fn outgoing(record: &MemoryRecord, partition: Option<i32>) -> Outgoing {
+    let MemoryRecord { timestamp_ms, key, value, headers: pairs } = record.clone();
+    let mut headers = HeaderList::default();
+    pairs.iter().for_each(|(key, value)| headers.push(key, value.as_deref()));
+    Outgoing { partition, key, value, headers, timestamp_ms }
+}
+
+async fn writes_every_field(cluster: &dyn Cluster, topic: &str) {
+    cluster.create_topic(topic, 2).await;
+    let header = |key: &str, value: Option<&[u8]>| (key.as_bytes().to_vec(), value.map(<[u8]>::to_vec));
+    let records = vec![
+        MemoryRecord { timestamp_ms: base_ms() - 123, key: None, ..record(1) },
+        MemoryRecord { value: None, key: Some(b"tombstone".to_vec()), ..record(2) },
+        MemoryRecord { value: Some(Vec::new()), key: Some(Vec::new()), ..record(3) },
+        MemoryRecord {
+            value: Some((0..=255).collect()),
+            headers: vec![header("a", Some(b"1")), header("a", None), header("", Some(b""))],
+            ..record(4)
+        },
+        MemoryRecord { value: Some(vec![b'x'; 700_000]), ..record(5) },
+        MemoryRecord { value: Some(vec![b'y'; 700_000]), ..record(6) },
+    ];
+    let sent: Vec<Outgoing> = records.iter().map(|record| outgoing(record, Some(1))).collect();
+    let written = cluster.kafka().produce(topic, &sent).await;
+    let expected: Vec<_> = (0..6).map(|offset| Ok(Written { partition: 1, offset })).collect();
+    assert_eq!(written, expected);
+    let mut reading = Reading::start(cluster.kafka(), topic, &[(0, 0), (1, 0)]);
+    assert_eq!(reading.records(1, 6).await, (0..).zip(records).collect::<Vec<(i64, MemoryRecord)>>());
+    assert_eq!(cluster.kafka().produce(topic, &[]).await, []);
+}
+
+async fn writes_in_order_and_by_key(cluster: &dyn Cluster, topic: &str) {
+    cluster.create_topic(topic, 3).await;
+    // The partitions of Java's producer: "foobar" hashes to -790332482, "21" to -973932308.
+    let of_key =
+        |key: &[u8]| if key == b"foobar" { (-790_332_482_i32 & i32::MAX) % 3 } else { (-973_932_308 & i32::MAX) % 3 };
+    let mut expected: BTreeMap<i32, Vec<MemoryRecord>> = BTreeMap::new();
+    let mut sent = Vec::new();
+    for n in 0..200 {
+        let key: &[u8] = if n % 2 == 0 { b"foobar" } else { b"21" };
+        let written = MemoryRecord { key: Some(key.to_vec()), ..record(n) };
+        sent.push(outgoing(&written, None));
+        expected.entry(of_key(key)).or_default().push(written);
+    }
+    let written = cluster.kafka().produce(topic, &sent).await;
+    assert!(written.iter().all(Result::is_ok), "{written:?}");
+    for (partition, expected) in expected {
+        let mut reading = Reading::start(cluster.kafka(), topic, &[(partition, 0)]);
+        let read: Vec<MemoryRecord> =
+            reading.records(partition, expected.len()).await.into_iter().map(|(_, record)| record).collect();
+        assert_eq!(read, expected);
+    }
+    let keyless: Vec<Outgoing> = (0..3).map(|n| outgoing(&MemoryRecord { key: None, ..record(n) }, None)).collect();
+    let written = cluster.kafka().produce(topic, &keyless).await;
+    let mut partitions: Vec<i32> = written.iter().map(|written| written.as_ref().unwrap().partition).collect();
+    partitions.sort_unstable();
+    assert_eq!(partitions, [0, 1, 2], "in turn");
+}
+
+async fn tells_which_record_was_not_written(cluster: &dyn Cluster, topic: &str) {
+    cluster.create_topic(topic, 1).await;
+    // No codec makes less of it.
+    let mut state = 1_u64;
+    let mut noise = |len: usize| -> Vec<u8> {
+        let mut next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..len).map(|_| next()).collect()
+    };
+    let large = outgoing(&MemoryRecord { value: Some(noise(1_500_000)), ..record(1) }, None);
+    let small = |n| outgoing(&record(n), None);
+    let elsewhere = outgoing(&record(9), Some(7));
+    let written = cluster.kafka().produce(topic, &[small(0), large, small(2), elsewhere]).await;
+    let is_written = |at: usize, offset| written[at] == Ok(Written { partition: 0, offset });
+    assert!(is_written(0, 0) && is_written(2, 1), "{written:?}");
+    assert!(matches!(written[1], Err(ProduceError::TooLarge { bytes: 1_500_000.., .. })), "{written:?}");
+    assert!(matches!(written[3], Err(ProduceError::NoTopic { .. })), "{written:?}");
+    let missing = cluster.kafka().produce(&format!("{topic}-missing"), &[small(0)]).await;
+    assert!(matches!(missing[..], [Err(ProduceError::NoTopic { .. })]), "{missing:?}");
+    assert!(cluster.kafka().topic(&format!("{topic}-missing")).await.unwrap().is_none(), "it is not made");
 }
 
 async fn reads_on_from_any_offset(cluster: &dyn Cluster, topic: &str) {

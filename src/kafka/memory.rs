@@ -3,13 +3,15 @@
 //!
 //! Owns: topics whose logs tests append to, cut and recreate. Does not own: anything of the wire protocol.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::kafka::partitioner::Partitioner;
+use crate::pipeline::produce::{Outgoing, ProduceError, Written};
 use crate::pipeline::source::{
     At, Isolation, Kafka, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicId, TopicInfo,
 };
@@ -37,7 +39,11 @@ pub struct MemoryKafka {
     state: Arc<Mutex<State>>,
     changes: watch::Sender<u64>,
     block_records: usize,
+    partitioner: Arc<Partitioner>,
 }
+
+/// What topics take in one record, like a broker's `max.message.bytes`.
+const MAX_MESSAGE_BYTES: usize = 1_048_588;
 
 #[derive(Debug, Default)]
 struct State {
@@ -45,6 +51,8 @@ struct State {
     topics_made: u128,
     commits: Vec<Commit>,
     compacted: BTreeSet<String>,
+    /// Answers of coming writes, before any is taken.
+    refusals: VecDeque<ProduceError>,
 }
 
 /// Offsets that were copied to a group.
@@ -113,7 +121,12 @@ impl Default for MemoryKafka {
 impl MemoryKafka {
     /// An empty cluster whose readers send at most `block_records` records in a block.
     pub fn new(block_records: usize) -> Self {
-        Self { state: Arc::default(), changes: watch::Sender::new(0), block_records: block_records.max(1) }
+        Self {
+            state: Arc::default(),
+            changes: watch::Sender::new(0),
+            block_records: block_records.max(1),
+            partitioner: Arc::default(),
+        }
     }
 
     /// Makes a topic of `partitions` partitions, or adds partitions to the topic; never removes any.
@@ -186,6 +199,16 @@ impl MemoryKafka {
     /// The next look of a reader at this partition ends with this error: an unreachable one is retried, another final.
     pub fn fail_once(&self, topic: &str, partition: i32, error: SourceError) {
         self.change_log(topic, partition, |log| log.failure = Some(error));
+    }
+
+    /// The next records handed in are not taken, and this is said instead.
+    pub fn refuse_once(&self, error: ProduceError) {
+        self.change(|state| state.refusals.push_back(error));
+    }
+
+    /// The records of a partition, with their offsets.
+    pub fn records(&self, topic: &str, partition: i32) -> Vec<(i64, MemoryRecord)> {
+        self.lock().log(topic, partition).map(|log| log.records.clone()).unwrap_or_default()
     }
 
     /// Every commit so far.
@@ -390,6 +413,33 @@ impl Kafka for MemoryKafka {
         let commit = Commit { group: group.to_owned(), topic: topic.to_owned(), offsets: offsets.to_vec() };
         self.lock().commits.push(commit);
         Ok(())
+    }
+
+    async fn produce(&self, topic: &str, records: &[Outgoing]) -> Vec<Result<Written, ProduceError>> {
+        let no_topic = || ProduceError::NoTopic { topic: topic.to_owned() };
+        let info = self.topic(topic).await.ok().flatten();
+        self.change(|state| {
+            if let Some(error) = state.refusals.pop_front() {
+                return vec![Err(error); records.len()];
+            }
+            let write = |record: &Outgoing| {
+                let partitions = info.as_ref().map_or(&[][..], |info| &info.partitions);
+                let partition = self.partitioner.partition(record, partitions).ok_or_else(no_topic)?;
+                let bytes = record.bytes();
+                if bytes > MAX_MESSAGE_BYTES {
+                    return Err(ProduceError::TooLarge { topic: topic.to_owned(), bytes });
+                }
+                let log = state.log(topic, partition).ok_or_else(no_topic)?;
+                let headers = record.headers.as_headers();
+                let headers = headers.iter().map(|(key, value)| (key.to_vec(), value.map(<[u8]>::to_vec))).collect();
+                let Outgoing { key, value, timestamp_ms, .. } = record.clone();
+                let offset = log.end;
+                log.records.push((offset, MemoryRecord { timestamp_ms, key, value, headers }));
+                log.end += 1;
+                Ok(Written { partition, offset })
+            };
+            records.iter().map(write).collect()
+        })
     }
 
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader {

@@ -14,6 +14,7 @@ mod contract;
 mod contract_services;
 pub mod memory;
 pub mod native;
+pub mod partitioner;
 
 use std::sync::Arc;
 

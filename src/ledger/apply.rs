@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use super::encoding::Stored;
 use super::entry::{Commit, Entry, Identity, Intent, Pending, Range, Replaced, Restart, Token};
 use super::state::{Begin, Low, Owner, State};
+use crate::archive::index::{SkipReason, Skipped};
 
 /// A rule of the log that an entry breaks.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -61,10 +62,11 @@ impl State {
         }
         match entry {
             Entry::Takeover { .. } => Ok(()),
-            Entry::Start { settings, identity, lows, time_ms } => {
+            Entry::Start { settings, identity, lows, skipped, time_ms } => {
                 if self.is_started() {
                     return Err("a second start".to_owned());
                 }
+                skipped.iter().for_each(|skipped| self.skips.add(*skipped));
                 self.settings = Some(settings.clone());
                 self.identity = identity.clone();
                 self.add_partitions(lows, *time_ms)
@@ -160,6 +162,9 @@ impl State {
     }
 
     fn apply_commit(&mut self, number: u64, commit: &Commit) -> Result<(), String> {
+        if !commit.joined.is_empty() {
+            self.skips.replace(&commit.joined)?;
+        }
         for intent in &commit.seal {
             self.seal(number, intent)?;
         }
@@ -178,8 +183,36 @@ impl State {
                 return Err(format!("what was seen of partition {partition} goes back to {}", position.offset));
             }
         }
+        self.check_skipped(commit)?;
         for (&partition, &offset) in &commit.lows {
             self.move_low(partition, offset, commit.time_ms)?;
+        }
+        commit.skipped.iter().for_each(|skipped| self.skips.add(*skipped));
+        Ok(())
+    }
+
+    /// What is left out lies where low passes just now, once: what is below was told, what is above will be read again.
+    fn check_skipped(&self, commit: &Commit) -> Result<(), String> {
+        let mut room: BTreeMap<i32, u64> = BTreeMap::new();
+        let mut ends: BTreeMap<(i32, SkipReason), i64> = BTreeMap::new();
+        for skipped in &commit.skipped {
+            let Skipped { partition, first, last, reason, incarnation, .. } = *skipped;
+            let what = format!("what is left out of partition {partition}, {first} to {last},");
+            let low = self.low(partition).ok_or_else(|| format!("{what} is not the task's"))?;
+            let next = commit.lows.get(&partition).copied().unwrap_or(low);
+            if !skipped.is_sound() || incarnation != self.identity.incarnation || reason == SkipReason::Lost {
+                return Err(format!("{what} can't be so"));
+            }
+            if first < low || last >= next {
+                return Err(format!("{what} is not what low passes from {low} to {next}"));
+            }
+            let left = room.entry(partition).or_insert(next.abs_diff(low));
+            let before = ends.insert((partition, reason), last);
+            let Some(rest) = left.checked_sub(skipped.count()).filter(|_| before.is_none_or(|last| last < first))
+            else {
+                return Err(format!("{what} is left out twice"));
+            };
+            *left = rest;
         }
         Ok(())
     }
@@ -191,8 +224,15 @@ impl State {
             return Err(format!("intent {id} is replaced but not pending"));
         };
         self.short.remove(id);
-        let Some(by) = by else { return Ok(()) };
+        let Some(by) = by else {
+            // No object is made: the next one tells what this one would have.
+            before.skipped.iter().for_each(|skipped| self.skips.add(*skipped));
+            return Ok(());
+        };
         Self::check_intent(by)?;
+        if by.skipped != before.skipped {
+            return Err(format!("intent {} takes the place of {id} and leaves out others", by.id));
+        }
         let within = |(partition, range): (&i32, &Range)| {
             before.ranges.get(partition).is_some_and(|whole| range.first >= whole.first && range.last <= whole.last)
         };
@@ -217,6 +257,7 @@ impl State {
         if let Some(unknown) = partitions.keys().find(|p| !self.lows.contains_key(p)) {
             return Err(format!("a reset of partition {unknown}, which the task does not own"));
         }
+        let goes_on = identity.incarnation == self.identity.incarnation;
         self.identity = identity.clone();
         // Chosen for offsets that are not the same any more.
         self.cut = None;
@@ -252,6 +293,10 @@ impl State {
             if restart.is_none() || self.seen.get(&partition).is_some_and(|seen| seen.offset > marks_to) {
                 self.seen.remove(&partition);
             }
+            // Under another incarnation the partition begins anew: there is nothing between.
+            if goes_on && restart.is_some() {
+                self.skip_to(partition, low);
+            }
             match restart {
                 Some(_) => self.lows.insert(partition, Low { offset: low, since_ms: time_ms }),
                 None => self.lows.remove(&partition),
@@ -259,6 +304,18 @@ impl State {
         }
         self.marks.retain(|_, marks| !marks.is_empty());
         Ok(())
+    }
+
+    /// The partition goes on at `to`, as somebody accepted.
+    fn skip_to(&mut self, partition: i32, to: i64) {
+        let incarnation = self.identity.incarnation;
+        let Some(low) = self.low(partition) else { return };
+        if to > low {
+            let (first, last, reason) = (low, to - 1, SkipReason::Lost);
+            self.skips.add(Skipped { partition, first, last, reason, incarnation, scattered: None });
+        } else {
+            self.skips.go_back(partition, incarnation, to);
+        }
     }
 
     fn seal(&mut self, log_number: u64, intent: &Intent) -> Result<(), String> {
@@ -279,6 +336,7 @@ impl State {
                 return Err(format!("intent {id} reaches partition {partition} offset {}, past the cut", range.last));
             }
         }
+        self.skips.take(&intent.skipped).map_err(|why| format!("intent {id} {why}"))?;
         let marks = self.marks.entry(intent.lane.clone()).or_default();
         marks.extend(intent.ranges.iter().map(|(&partition, range)| (partition, range.last + 1)));
         self.add_pending(log_number, intent)

@@ -1,5 +1,6 @@
 use super::*;
 use crate::archive::digest::ContentDigest;
+use crate::archive::index::{SkipReason, Skipped};
 use crate::ledger::SettingsRecord;
 use crate::ledger::entry::{IntentId, Lane};
 use crate::ledger::entry::{Range, StepId};
@@ -30,6 +31,7 @@ impl Log {
             settings: SettingsRecord::new(serde_json::json!({"format": "raw"})),
             identity: Identity::default(),
             lows: lows.iter().copied().collect(),
+            skipped: Vec::new(),
             time_ms: 2,
         });
         log
@@ -43,11 +45,10 @@ impl Log {
     fn commit(&mut self, seal: &[Intent], done: &[&Intent], lows: &[(i32, i64)]) {
         self.push(Entry::Commit(Commit {
             seal: seal.to_vec(),
-            replaced: Vec::new(),
-            seen: BTreeMap::new(),
             done: done.iter().map(|intent| intent.id.clone()).collect(),
             lows: lows.iter().copied().collect(),
             time_ms: self.0.len() as i64 * 10,
+            ..Commit::default()
         }));
     }
 
@@ -146,6 +147,7 @@ fn log_start(lows: &[(i32, i64)]) -> Entry {
         settings: SettingsRecord::new(serde_json::Value::Null),
         identity: Identity::default(),
         lows: lows.iter().copied().collect(),
+        skipped: Vec::new(),
         time_ms: 0,
     }
 }
@@ -206,12 +208,114 @@ fn recovery_tells_rebuild_from_skip_from_fresh() {
     assert_eq!(stored.fate("a", None, 0, 6), Fate::Skip);
 }
 
+fn hole(partition: i32, first: i64, last: i64) -> Skipped {
+    Skipped { partition, first, last, reason: SkipReason::Hole, incarnation: 0, scattered: None }
+}
+
+fn moved(lows: &[(i32, i64)], skipped: &[Skipped]) -> Entry {
+    let (lows, skipped) = (lows.iter().copied().collect(), skipped.to_vec());
+    Entry::Commit(Commit { lows, skipped, time_ms: 5, ..Commit::default() })
+}
+
+#[test]
+fn what_low_passes_waits_for_the_next_intent_and_is_told_once() {
+    let mut log = Log::started(&[(0, 5), (1, 0)]);
+    log.push(moved(&[(0, 8), (1, 2)], &[hole(0, 5, 7), hole(1, 1, 1)]));
+    log.push(moved(&[(0, 9)], &[hole(0, 8, 8)]));
+    assert_eq!(log.fold().unwrap().skips.as_slice(), [hole(0, 5, 8), hole(1, 1, 1)], "neighbours are one");
+    let whole = intent("a", &[(0, 9, 9)]);
+    let a = whole.clone().with_skipped(vec![hole(0, 5, 8)]);
+    assert_ne!(a.id, whole.id, "the id covers it");
+    log.commit(std::slice::from_ref(&a), &[], &[]);
+    let state = log.fold().unwrap();
+    assert_eq!((state.skips.as_slice(), &state.intents[&a.id].intent.skipped), (&[hole(1, 1, 1)][..], &a.skipped));
+    // Once more is a lie.
+    log.commit(&[intent("b", &[(0, 9, 9)]).with_skipped(vec![hole(0, 5, 8)])], &[], &[]);
+    assert!(log.broken_rule().contains("not left out"));
+    log.0.pop();
+    // An object that is not made tells nothing.
+    log.push(replaced(&a.id, Some(&intent("a", &[(0, 9, 9)]))));
+    assert!(log.broken_rule().contains("leaves out others"));
+    log.0.pop();
+    log.push(replaced(&a.id, None));
+    assert_eq!(log.fold().unwrap().skips.as_slice(), [hole(1, 1, 1), hole(0, 5, 8)]);
+}
+
+#[test]
+fn nothing_is_left_out_but_where_low_passes() {
+    let case = |lows: &[(i32, i64)], skipped: &[Skipped]| {
+        let mut log = Log::started(&[(0, 5), (1, 0)]);
+        log.push(moved(lows, skipped));
+        log.fold().map_err(|error| error.rule)
+    };
+    assert!(case(&[(0, 8)], &[hole(0, 6, 6), Skipped { reason: SkipReason::Rule, ..hole(0, 7, 7) }]).is_ok());
+    assert!(case(&[(0, 8)], &[hole(0, 4, 6)]).unwrap_err().contains("low passes from 5 to 8"));
+    assert!(case(&[(0, 8)], &[hole(0, 7, 8)]).unwrap_err().contains("low passes from 5 to 8"));
+    assert!(case(&[], &[hole(0, 5, 5)]).unwrap_err().contains("low passes from 5 to 5"));
+    assert!(case(&[(0, 8)], &[hole(7, 5, 5)]).unwrap_err().contains("not the task's"));
+    assert!(case(&[(0, 8)], &[hole(0, 5, 6), hole(0, 6, 7)]).unwrap_err().contains("twice"));
+    let everything = Skipped { reason: SkipReason::Rule, ..hole(0, 5, 7) };
+    assert!(case(&[(0, 8)], &[hole(0, 5, 5), everything]).unwrap_err().contains("twice"));
+    assert!(case(&[(0, 8)], &[Skipped { incarnation: 1, ..hole(0, 5, 5) }]).unwrap_err().contains("can't be so"));
+    assert!(
+        case(&[(0, 8)], &[Skipped { reason: SkipReason::Lost, ..hole(0, 5, 5) }]).unwrap_err().contains("can't be")
+    );
+    assert!(case(&[(0, 8)], &[hole(0, 6, 5)]).unwrap_err().contains("can't be so"));
+}
+
+#[test]
+fn what_waits_for_long_is_joined_to_the_same() {
+    let mut log = Log::started(&[(0, 0)]);
+    let (a, b) = (hole(0, 1, 2), hole(0, 5, 5));
+    log.push(moved(&[(0, 9)], &[a, b]));
+    let mut joined = a;
+    joined.join(&b, 1);
+    let join = |joined| Entry::Commit(Commit { joined: vec![joined], time_ms: 9, ..Commit::default() });
+    log.push(join(joined));
+    assert_eq!(log.fold().unwrap().skips.as_slice(), [joined]);
+    for other in [a, Skipped { last: 6, ..joined }, Skipped { reason: SkipReason::Rule, ..joined }] {
+        log.push(join(other));
+        assert!(log.broken_rule().contains("joined to others"), "{other:?}");
+        log.0.pop();
+    }
+}
+
+#[test]
+fn a_start_takes_over_what_the_mapping_before_left_out() {
+    let mut log = Log(Vec::new());
+    log.push(Entry::Takeover { worker: "w".to_owned(), time_ms: 1 });
+    let mut start = log_start(&[(0, 5)]);
+    if let Entry::Start { skipped, .. } = &mut start {
+        skipped.push(hole(0, 3, 4));
+    }
+    log.push(start);
+    log.push(moved(&[(0, 6)], &[hole(0, 5, 5)]));
+    assert_eq!(log.fold().unwrap().skips.as_slice(), [hole(0, 3, 5)]);
+}
+
+#[test]
+fn an_accepted_loss_is_told_and_a_new_incarnation_begins_anew() {
+    let mut log = Log::started(&[(0, 5), (1, 0)]);
+    log.push(moved(&[(0, 8)], &[hole(0, 6, 6)]));
+    log.push(reset(0, &[(0, Some((20, i64::MAX))), (1, Some((0, i64::MAX)))]));
+    let lost = Skipped { reason: SkipReason::Lost, ..hole(0, 8, 19) };
+    assert_eq!(log.fold().unwrap().skips.as_slice(), [hole(0, 6, 6), lost]);
+    // What will be seen again is told then.
+    log.push(reset(0, &[(0, Some((7, 7)))]));
+    assert_eq!(log.fold().unwrap().skips.as_slice(), [hole(0, 6, 6)]);
+    // Offsets of another incarnation are others.
+    log.push(reset(1, &[(0, Some((2, 0))), (1, None)]));
+    log.push(moved(&[(0, 7)], &[Skipped { incarnation: 1, ..hole(0, 6, 6) }]));
+    assert_eq!(log.fold().unwrap().skips.as_slice(), [hole(0, 6, 6), Skipped { incarnation: 1, ..hole(0, 6, 6) }]);
+}
+
 mod algebra {
     use proptest::prelude::*;
 
     use super::*;
 
-    /// A random legal history: for each step a lane, a length, and whether something gets done.
+    /// A random legal history: for each step a lane, a length, and whether something gets done. A hole follows each file, of
+    /// those that low has passed the next one tells.
     fn history() -> impl Strategy<Value = Vec<(u8, u8, bool)>> {
         prop::collection::vec((0u8..4, 1u8..20, any::<bool>()), 1..40)
     }
@@ -219,16 +323,21 @@ mod algebra {
     fn build(steps: &[(u8, u8, bool)]) -> Log {
         let mut log = Log::started(&[(0, 0)]);
         let mut next = 0;
-        let mut pending: Vec<Intent> = Vec::new();
+        let (mut pending, mut holes): (Vec<Intent>, Vec<Skipped>) = Default::default();
         for &(app, len, finish) in steps {
-            let sealed = intent(&format!("app{app}"), &[(0, next, next + i64::from(len) - 1)]);
-            next += i64::from(len);
+            let waiting = log.fold().unwrap().skips.as_slice().to_vec();
+            let sealed = intent(&format!("app{app}"), &[(0, next, next + i64::from(len) - 1)]).with_skipped(waiting);
+            next += i64::from(len) + 1;
+            holes.push(hole(0, next - 1, next - 1));
             log.commit(std::slice::from_ref(&sealed), &[], &[]);
             pending.push(sealed);
             if finish {
                 let done = pending.remove(0);
                 let low = pending.iter().map(|intent| intent.ranges[&0].first).min().unwrap_or(next);
-                log.commit(&[], &[&done], &[(0, low)]);
+                let passed = holes.iter().filter(|hole| hole.first < low).count();
+                let skipped = holes.drain(..passed).collect();
+                let (done, lows) = (vec![done.id], [(0, low)].into());
+                log.push(Entry::Commit(Commit { done, lows, skipped, time_ms: 1, ..Commit::default() }));
             }
         }
         log

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::archive::digest::ContentDigest;
+use crate::archive::index::Skipped;
 use crate::pipeline::source::{Position, TopicId};
 
 /// Random proof of owning a task, 32 hex digits; new with each takeover.
@@ -58,6 +59,9 @@ pub struct Intent {
     pub ranges: BTreeMap<i32, Range>,
     /// Hash of the settings that shape content.
     pub settings: String,
+    /// What was left out before and no file tells of: this object's index does.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub skipped: Vec<Skipped>,
 }
 
 /// An intent whose object is not known to be in the store.
@@ -71,9 +75,16 @@ pub struct Pending {
 impl Intent {
     /// The id follows from all the rest.
     pub fn new(key: String, lane: Lane, ranges: BTreeMap<i32, Range>, settings: String) -> Self {
-        let mut intent = Self { id: IntentId(String::new()), key, lane, ranges, settings };
+        let mut intent = Self { id: IntentId(String::new()), key, lane, ranges, settings, skipped: Vec::new() };
         intent.id = intent.compute_id();
         intent
+    }
+
+    /// The same object, whose index also tells what was left out. It is another intent by that.
+    pub fn with_skipped(mut self, skipped: Vec<Skipped>) -> Self {
+        self.skipped = skipped;
+        self.id = self.compute_id();
+        self
     }
 
     /// What [`Intent::id`] must be.
@@ -93,6 +104,13 @@ impl Intent {
         );
         for (partition, range) in &self.ranges {
             let _ = write!(text, " {partition}:{}-{}/{}={}", range.first, range.last, range.count, range.digest);
+        }
+        for skipped in &self.skipped {
+            let Skipped { partition, first, last, reason, incarnation, scattered } = skipped;
+            let _ = write!(text, " {partition}~{incarnation}:{first}-{last} {reason:?}");
+            if let Some(scattered) = scattered {
+                let _ = write!(text, "/{}={:032x}", scattered.count, scattered.sum.0);
+            }
         }
         IntentId(format!("{:032x}", twox_hash::XxHash3_128::oneshot(text.as_bytes())))
     }
@@ -158,6 +176,12 @@ pub struct Commit {
     /// Lows that moved.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub lows: BTreeMap<i32, i64>,
+    /// What these lows pass and no object holds.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub skipped: Vec<Skipped>,
+    /// All that earlier lows passed and no file tells of, in fewer ranges.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub joined: Vec<Skipped>,
     /// Where the highest sealed record of a partition lies in Kafka's history, where that is known and higher than before.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub seen: BTreeMap<i32, Position>,
@@ -171,7 +195,15 @@ pub enum Entry {
     /// A new owner; every later entry carries its token. Never deleted.
     Takeover { worker: String, time_ms: i64 },
     /// First start: settings, identity and resolved start offsets, written before the first fetch.
-    Start { settings: SettingsRecord, identity: Identity, lows: BTreeMap<i32, i64>, time_ms: i64 },
+    Start {
+        settings: SettingsRecord,
+        identity: Identity,
+        lows: BTreeMap<i32, i64>,
+        /// What the mapping before left out of these partitions, and no file tells of.
+        #[serde(skip_serializing_if = "Vec::is_empty", default)]
+        skipped: Vec<Skipped>,
+        time_ms: i64,
+    },
     /// Partitions that were not there before, with where they begin.
     Partitions { lows: BTreeMap<i32, i64>, time_ms: i64 },
     /// What the first start could not tell of the identity; only what was unknown may become known.

@@ -15,6 +15,7 @@ pub mod encoding;
 pub mod entry;
 pub mod holds;
 pub mod recovery;
+pub mod skips;
 pub mod state;
 
 pub use apply::LedgerError;
@@ -23,4 +24,5 @@ pub use entry::{
 };
 pub use holds::Holds;
 pub use recovery::{Fate, Recovery};
+pub use skips::Skips;
 pub use state::{Begin, Low, State};

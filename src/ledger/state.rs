@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::pipeline::source::Position;
 
 use super::entry::{Identity, Intent, IntentId, Lane, Pending, SettingsRecord, Token};
+use super::skips::Skips;
 
 /// The offset below which every record of a partition is in a finished object or was skipped by rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,6 +89,9 @@ pub struct State {
     /// what it is.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub seen: BTreeMap<i32, Position>,
+    /// What was left out below low and no object's index tells of: the next intent takes it along.
+    #[serde(skip_serializing_if = "Skips::is_empty", default)]
+    pub skips: Skips,
     /// Offsets at which the present settings or mapping end, while what lies below is still being finished.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cut: Option<BTreeMap<i32, i64>>,

@@ -28,6 +28,7 @@ fn start() -> Entry {
         settings: SettingsRecord::new(serde_json::json!({})),
         identity: Identity::default(),
         lows: [(0, 0)].into(),
+        skipped: Vec::new(),
         time_ms: 1,
     }
 }

@@ -118,7 +118,13 @@ fn troubled() -> (Arc<Trouble>, Arc<dyn LogDoor>) {
 
 fn start() -> Entry {
     let settings = crate::ledger::SettingsRecord::new(serde_json::json!({}));
-    Entry::Start { settings, identity: crate::ledger::Identity::default(), lows: [(0, 0)].into(), time_ms: 1 }
+    Entry::Start {
+        settings,
+        identity: crate::ledger::Identity::default(),
+        lows: [(0, 0)].into(),
+        skipped: Vec::new(),
+        time_ms: 1,
+    }
 }
 
 fn low(offset: i64) -> Entry {

@@ -4,6 +4,7 @@ pub mod budget;
 pub mod compress;
 pub mod event_time;
 pub mod lane;
+pub mod produce;
 pub mod rotation;
 pub mod source;
 pub mod split;

@@ -1,6 +1,6 @@
 //! The door to Kafka, seen from the pipeline.
 //!
-//! Owns: what a reader of topics must do ([`Kafka`], [`Reader`]), what it sends ([`SourceEvent`]), what its failures mean.
+//! Owns: what a client of Kafka must do ([`Kafka`], [`Reader`]), what a reader sends ([`SourceEvent`]), what its failures mean.
 //! Does not own: the wire protocol (the rooms in `kafka`), positions that are safe to keep (the task's).
 
 use std::time::Duration;
@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use tokio::sync::mpsc;
 
 use crate::pipeline::budget::{Budget, Permit};
+use crate::pipeline::produce::{Outgoing, ProduceError, Written};
 use crate::record::Block;
 
 /// What Kafka says of a topic.
@@ -109,6 +110,14 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
     /// each day. Clients that can't do it do nothing.
     async fn commit(&self, _group: &str, _topic: &str, _offsets: &[(i32, i64)]) -> Result<(), SourceError> {
         Ok(())
+    }
+
+    /// Writes records into a topic and waits until all in-sync replicas have each (acks=all), in order within a partition; one
+    /// answer for each record, in their order. Tried again inside for about two minutes; what was tried again may be there
+    /// twice. Never makes a topic. Not more is under way than what was handed in.
+    async fn produce(&self, topic: &str, records: &[Outgoing]) -> Vec<Result<Written, ProduceError>> {
+        let message = "this client does not write".to_owned();
+        vec![Err(ProduceError::Refused { topic: topic.to_owned(), message }); records.len()]
     }
 
     /// Starts to read in the background; blocks arrive in offset order per partition. Transient trouble is retried inside

@@ -22,6 +22,7 @@ use super::opening::{self, Opened, Opening};
 use super::settings::TaskSettings;
 use super::status::{TaskState, TaskStatus};
 use crate::api::metrics::TaskMetrics;
+use crate::archive::index::Skipped;
 use crate::clock::Environment;
 use crate::config::ConnectorConfig;
 use crate::kafka::backoff::Backoff;
@@ -87,19 +88,21 @@ pub struct Origin {
     pub identity: Identity,
     /// Of all partitions of the topic that were read.
     pub lows: BTreeMap<i32, i64>,
+    /// What was left out below them and no file tells of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
 }
 
 impl TaskContext {
     /// The partitions of this task: p % tasks_max == task, within the connector's `partitions`.
     pub fn own_partitions(&self, topic: &TopicInfo) -> Vec<i32> {
-        let tasks = i64::from(self.tasks_max);
         let listed = |p: &i32| self.connector.partitions.as_ref().is_none_or(|list| list.contains(p));
-        topic
-            .partitions
-            .iter()
-            .copied()
-            .filter(|p| listed(p) && i64::from(*p) % tasks == i64::from(self.task))
-            .collect()
+        topic.partitions.iter().copied().filter(|p| listed(p) && self.is_share(*p)).collect()
+    }
+
+    /// Whether the partition is this task's, if it is read.
+    pub fn is_share(&self, partition: i32) -> bool {
+        i64::from(partition) % i64::from(self.tasks_max) == i64::from(self.task)
     }
 }
 

@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::archive::frame::FrameBuffer;
+use crate::archive::index::Skipped;
 use crate::ledger::{Intent, IntentId};
 use crate::pipeline::lane::{FileId, Frames, Opener, Ranges};
 
@@ -79,6 +80,15 @@ impl Files {
 
     pub fn get_mut(&mut self, id: FileId) -> Option<&mut File> {
         self.files.get_mut(&id)
+    }
+
+    /// What a file that waits for its log entry also tells of.
+    pub fn tell(&mut self, id: FileId, skipped: Vec<Skipped>) -> Option<Intent> {
+        let file = self.files.get_mut(&id)?;
+        self.sealed.remove(&file.intent.id);
+        file.intent = file.intent.clone().with_skipped(skipped);
+        self.sealed.insert(file.intent.id.clone(), id);
+        Some(file.intent.clone())
     }
 
     pub fn remove(&mut self, id: FileId) -> Option<File> {

@@ -12,6 +12,7 @@ use super::cut::{self, Goal, Step};
 use super::driver::TaskContext;
 use super::error::TaskError;
 use super::settings::TaskSettings;
+use crate::archive::index::Skipped;
 use crate::clock::Environment;
 use crate::config::StartFrom;
 use crate::ledger::{Entry, Identity, IntentId, Low, Pending, State};
@@ -90,7 +91,8 @@ pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal)
         apply(&mut state, &journal.append(Entry::Closed { next, time_ms: now_ms() }).await?)?;
     } else {
         let (identity, lows) = first_offsets(context, &own, identity).await?;
-        let start = Entry::Start { settings: settings.record.clone(), identity, lows, time_ms: now_ms() };
+        let skipped = skipped_before(context);
+        let start = Entry::Start { settings: settings.record.clone(), identity, lows, skipped, time_ms: now_ms() };
         apply(&mut state, &journal.append(start).await?)?;
     }
     if state.closed.is_some() {
@@ -145,6 +147,12 @@ async fn first_offsets(
         StartFrom::TimestampMs(ms) => At::TimestampMs(ms),
     };
     Ok((found, offsets(context, own, at).await?))
+}
+
+/// What the mapping before left out and no file tells of: each is one task's, also of partitions that are not read any more.
+fn skipped_before(context: &TaskContext) -> Vec<Skipped> {
+    let all = context.origin.as_ref().map_or(&[][..], |origin| &origin.skipped);
+    all.iter().filter(|skipped| context.is_share(skipped.partition)).copied().collect()
 }
 
 /// What Kafka says of the topic. Any broker is asked, and one may not have heard yet of a topic or of partitions that were just

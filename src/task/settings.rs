@@ -91,7 +91,7 @@ impl TaskSettings {
             lows,
             format: self.connector.format,
             codec: self.connector.compression.codec,
-            skipped: Vec::new(),
+            skipped: intent.skipped.clone(),
         }
     }
 

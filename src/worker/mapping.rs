@@ -96,9 +96,15 @@ async fn change(task: &Task, number: u32, mapping: &Mapping, stop: &Cancellation
             End::Stopped | End::CutShort | End::CaughtUp => return Ok(false),
         };
         if state.is_started() {
-            let origin =
-                origin.get_or_insert_with(|| Origin { identity: state.identity.clone(), lows: BTreeMap::new() });
+            let origin = origin.get_or_insert_with(|| Origin {
+                identity: state.identity.clone(),
+                lows: BTreeMap::new(),
+                skipped: Vec::new(),
+            });
             origin.identity = state.identity;
+            // What was left out before is in its log since it began.
+            origin.skipped.retain(|skipped| !context.is_share(skipped.partition));
+            origin.skipped.extend(state.skips.as_slice());
             origin.lows.extend(state.lows.iter().map(|(&partition, low)| (partition, low.offset)));
         }
     }

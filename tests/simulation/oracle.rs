@@ -4,15 +4,17 @@
 //! Does not own: how a history goes.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sluice::archive::codec::{Codec, decode_frame};
-use sluice::archive::index::{self, Index, IndexRead, read_index, read_record_table};
+use sluice::archive::digest::{offset_hash, topic_seed};
+use sluice::archive::index::{self, Index, IndexRead, SkipReason, Skipped, read_index, read_record_table};
 use sluice::ledger::encoding::Stored;
 use sluice::ledger::{Entry, Intent, State};
 
-use crate::kafka::{Produced, Topic};
+use crate::kafka::{Produced, TOPIC, Topic};
 use crate::store::Object;
 use crate::workers::worker_id;
 use crate::world::World;
@@ -239,6 +241,70 @@ impl Oracle {
             if let Some(at) = missing {
                 self.rule(world, format!("low of {partition} is {}, but {at} is in no object", low.offset));
             }
+            if let Entry::Commit(commit) = &stored.entry {
+                let told = commit.skipped.iter().filter(|skipped| skipped.partition == partition);
+                self.check_skipped(world, &topic, partition, old.offset..low.offset, told);
+            }
+        }
+    }
+
+    /// Each offset within `range` that is to be in no object is told, with the right reason, and no other.
+    fn check_skipped<'a>(
+        &self,
+        world: &World,
+        topic: &Topic,
+        partition: i32,
+        range: Range<i64>,
+        told: impl Iterator<Item = &'a Skipped>,
+    ) {
+        let (seed, mut left) = (topic_seed(TOPIC), BTreeMap::<SkipReason, (u64, u128)>::new());
+        let mut add = |reason, count: u64, sum: u128| {
+            let total = left.entry(reason).or_default();
+            *total = (total.0.wrapping_add(count), total.1.wrapping_add(sum));
+        };
+        for at in range.clone().filter(|at| !self.is_expected(topic, partition, *at)) {
+            let reason = match topic.partitions[partition as usize].records[at as usize] {
+                Some(_) => SkipReason::Rule,
+                None => SkipReason::Hole,
+            };
+            add(reason, 1, offset_hash(seed, partition, at));
+        }
+        for skipped in told {
+            world.count(match skipped.scattered {
+                Some(_) => "skipped offsets as a number and a sum",
+                None => "skipped offsets as a range",
+            });
+            add(skipped.reason, skipped.count().wrapping_neg(), skipped.sum(seed).wrapping_neg());
+        }
+        if left.values().any(|total| *total != (0, 0)) {
+            self.rule(world, format!("of partition {partition} {range:?} not all that is skipped is told: {left:?}"));
+        }
+    }
+
+    /// All that was skipped below low is told by an object, or by the log for the next one.
+    fn check_all_skipped(&self, world: &World, topic: &Topic, objects: &BTreeMap<String, Object>) {
+        let mut told: Vec<Skipped> = self.state.skips.as_slice().to_vec();
+        told.extend(self.state.intents.values().flat_map(|pending| &pending.intent.skipped));
+        let done = |key: &str| !self.state.intents.values().any(|pending| pending.intent.key == key);
+        for (key, object) in objects.iter().filter(|(key, _)| is_data(key) && done(key)) {
+            let codec = index::codec_of_key(key);
+            let (sidecar, plain) = (index::sidecar_key(key), codec == Codec::None);
+            let bytes = if plain { objects.get(&sidecar).map(|sidecar| &sidecar.bytes) } else { Some(&object.bytes) };
+            match bytes.map(|bytes| index_of(codec, bytes)) {
+                Some(Ok(index)) => {
+                    if !index.facts.skipped.is_empty() {
+                        world.count("object that tells of skipped offsets");
+                    }
+                    told.extend(index.facts.skipped);
+                }
+                other => self.rule(world, format!("no index of {key}: {other:?}")),
+            }
+        }
+        for (number, partition) in (0..).zip(&topic.partitions) {
+            let Some(low) = self.state.low(number) else { continue };
+            let from = partition.baseline.unwrap_or(low);
+            let told = told.iter().filter(|skipped| skipped.partition == number);
+            self.check_skipped(world, topic, number, from..low, told);
         }
     }
 
@@ -275,6 +341,7 @@ impl Oracle {
                 }
             }
         }
+        self.check_all_skipped(world, &topic, &objects.by_key);
         if let Some((place, key)) = found.first_key_value() {
             world.violation(format!("record {place:?} of {key} was never produced"));
         }
@@ -308,7 +375,9 @@ impl std::fmt::Debug for Short<'_> {
                 for id in &commit.done {
                     write!(f, " done {}", &id.0[..6])?;
                 }
-                write!(f, " lows {:?}", commit.lows)
+                let left_out: Vec<_> =
+                    commit.skipped.iter().map(|s| (s.partition, s.first, s.last, s.reason, s.count())).collect();
+                write!(f, " lows {:?} skipped {left_out:?}", commit.lows)
             }
         }
     }

@@ -79,7 +79,12 @@ fn core() -> (Core, u64) {
     state.apply(&stored(1, Entry::Takeover { worker: "w".to_owned(), time_ms: 0 })).unwrap();
     let lows = BTreeMap::from([(0, 0)]);
     let identity = Identity::default();
-    state.apply(&stored(2, Entry::Start { settings: settings.record.clone(), identity, lows, time_ms: 0 })).unwrap();
+    state
+        .apply(&stored(
+            2,
+            Entry::Start { settings: settings.record.clone(), identity, lows, skipped: Vec::new(), time_ms: 0 },
+        ))
+        .unwrap();
     (Core::new(settings, state, &[0], &HashSet::new(), BTreeMap::new(), 0, 0), 3)
 }
 

@@ -82,7 +82,7 @@ async fn a_closed_log_is_finished_and_the_next_mapping_begins_where_it_ended() {
     assert!(matches!(old.to_the_end().await.unwrap(), End::Closed(_)));
 
     let lows = state.lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
-    let origin = Origin { identity: state.identity.clone(), lows };
+    let origin = Origin { identity: state.identity.clone(), lows, skipped: state.skips.as_slice().to_vec() };
     kafka.create_topic(TOPIC, 4);
     kafka.append(TOPIC, 2, [record("new", "partition")]).unwrap();
     for task in 0..2 {

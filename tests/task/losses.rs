@@ -50,7 +50,7 @@ async fn retention_that_passed_the_position_stops_the_task() {
 }
 
 /// What `sluice offsets` does: says what it would do, then does it.
-async fn accept(kafka: &MemoryKafka, store: &Arc<MemoryStore>, wish: Wish) -> Plan {
+pub(super) async fn accept(kafka: &MemoryKafka, store: &Arc<MemoryStore>, wish: Wish) -> Plan {
     let subject = subject(kafka, store);
     let planned = plan(&subject, &wish).await.unwrap().unwrap();
     assert_eq!(execute(&subject, &wish).await.unwrap().unwrap(), planned);

@@ -4,6 +4,7 @@
 mod cuts;
 mod group_offsets;
 mod losses;
+mod skips;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

@@ -13,6 +13,7 @@
 mod entries;
 mod reader;
 mod records;
+mod skipped;
 mod wrap;
 mod writer;
 
@@ -31,6 +32,7 @@ use super::frame::FramePartition;
 pub use entries::{Sorted, append_frame, sort_by_partition};
 pub use reader::{Index, IndexRead, read_index};
 pub use records::{RecordEntry, ValueLen, read_record_table};
+pub use skipped::{OffsetSum, Scattered, SkipReason, Skipped};
 pub use writer::write_tail;
 
 /// Version of the layout. Readers know all earlier ones.
@@ -53,31 +55,14 @@ pub struct FileFacts {
     /// Number of the log entry that decided the file.
     pub log_number: u64,
     pub settings_hash: String,
-    /// Low of the task's partitions when the file was finished.
+    /// Low of the task's partitions when the file was finished, as far as files account for all that lies below it.
     pub lows: BTreeMap<i32, i64>,
     pub format: Format,
     pub codec: Codec,
-    /// Offsets that no file holds, by rule or because Kafka has none there.
+    /// Offsets that no file holds, by rule or because Kafka has none there: of any partition of the task, not only of this
+    /// file's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
-}
-
-/// Offsets that were left out.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Skipped {
-    pub partition: i32,
-    pub first: i64,
-    pub last: i64,
-    pub reason: SkipReason,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SkipReason {
-    /// `on_error: skip`, or dead-lettered to a Kafka topic.
-    Rule,
-    /// Control batches, aborted transactions, compaction.
-    Hole,
 }
 
 /// A frame as the index describes it.

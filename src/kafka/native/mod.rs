@@ -1,4 +1,4 @@
-//! A reader that speaks Kafka's protocol itself, Kafka 2.1 to 4.x.
+//! A client that speaks Kafka's protocol itself, Kafka 2.1 to 4.x.
 //!
 //! ```text
 //!  cluster ── metadata, offsets: one connection per broker
@@ -8,12 +8,15 @@
 //!     |      partition: positions by batch headers
 //!     v         v
 //!  decoding ── decode ── batch, codecs, aborted, records ──> blocks
+//!
+//!  producer ── batch_writer: records into a topic, on the connections for questions
 //! ```
 //!
 //! Owns: the door's questions ([`NativeKafka`]). Does not own: positions that are safe to keep.
 
 mod aborted;
 mod batch;
+mod batch_writer;
 mod cluster;
 mod codecs;
 mod connection;
@@ -31,6 +34,7 @@ mod oauth;
 mod offsets;
 mod output;
 mod partition;
+mod producer;
 mod reader;
 mod records;
 mod retention;
@@ -52,6 +56,8 @@ use tokio_util::sync::CancellationToken;
 use crate::config::KafkaConfig;
 use crate::kafka::native::cluster::{Cluster, topic_id};
 use crate::kafka::native::group_offsets::Coordinators;
+use crate::kafka::partitioner::Partitioner;
+use crate::pipeline::produce::{Outgoing, ProduceError, Written};
 use crate::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 
 /// Connects to the cluster of the settings.
@@ -62,13 +68,14 @@ use crate::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceE
 pub async fn connect(config: &KafkaConfig) -> Result<Arc<dyn Kafka>, SourceError> {
     let cluster = Arc::new(Cluster::new(config)?);
     cluster.metadata(Some(Vec::new())).await?;
-    Ok(Arc::new(NativeKafka { cluster, coordinators: Coordinators::default() }))
+    Ok(Arc::new(NativeKafka { cluster, coordinators: Coordinators::default(), partitioner: Partitioner::default() }))
 }
 
 #[derive(Debug)]
 struct NativeKafka {
     cluster: Arc<Cluster>,
     coordinators: Coordinators,
+    partitioner: Partitioner,
 }
 
 #[async_trait]
@@ -103,6 +110,10 @@ impl Kafka for NativeKafka {
 
     async fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), SourceError> {
         self.coordinators.commit(&self.cluster, group, topic, offsets).await
+    }
+
+    async fn produce(&self, topic: &str, records: &[Outgoing]) -> Vec<Result<Written, ProduceError>> {
+        producer::produce(&self.cluster, &self.partitioner, topic, records).await
     }
 
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader {

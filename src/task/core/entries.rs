@@ -86,7 +86,8 @@ impl Core {
             let empty = commit.seal.is_empty()
                 && commit.replaced.is_empty()
                 && commit.done.is_empty()
-                && commit.lows.is_empty();
+                && commit.lows.is_empty()
+                && commit.joined.is_empty();
             return (!empty).then_some(Entry::Commit(commit));
         }
         None
@@ -101,6 +102,7 @@ impl Core {
             let Some(file) = self.files.get(id) else { continue };
             let intent = file.intent.clone();
             match file.replaces.clone() {
+                None if seal.is_empty() => seal.push(self.take_along(id, intent)),
                 None => seal.push(intent),
                 Some(before) if !intent.ranges.is_empty() => {
                     replaced.push(Replaced { id: before, by: Some(intent) });
@@ -108,26 +110,60 @@ impl Core {
                 Some(before) => {
                     replaced.push(Replaced { id: before, by: None });
                     self.files.remove(id);
-                    self.holds.release(id);
+                    self.forget(id);
                 }
             }
         }
         let mut done = Vec::new();
         for file in std::mem::take(&mut self.undone) {
-            self.holds.release(file);
+            self.forget(file);
             done.extend(self.files.remove(file).map(|file| file.intent.id));
         }
-        let mut lows = BTreeMap::new();
+        let (mut lows, mut skipped) = (BTreeMap::new(), Vec::new());
         for (&partition, low) in &self.state.lows {
             let position = self.positions.get(&partition).copied().unwrap_or(low.offset);
-            let offset = self.holds.low(partition, position);
+            let offset = self.noted.floor(partition, self.holds.low(partition, position));
             if offset > low.offset {
                 lows.insert(partition, offset);
+                skipped.extend(self.noted.take_below(partition, offset));
             }
         }
         self.low_moved_since_ms = None;
+        let seed = self.settings.topic_seed;
+        let skipped = skips::joined(skipped, skips::MAX_WAITING, seed);
+        let waiting = self.state.skips.as_slice();
+        // No file came along for long.
+        let joined = if seal.is_empty() && waiting.len() > skips::MAX_WAITING {
+            skips::joined(waiting.to_vec(), skips::MAX_WAITING / 2, seed)
+        } else {
+            Vec::new()
+        };
+        let joined = if joined.len() < waiting.len() { joined } else { Vec::new() };
         let seen = self.newly_seen(&seal);
-        Commit { seal, replaced, done, lows, seen, time_ms: now_ms }
+        Commit { seal, replaced, done, lows, skipped, joined, seen, time_ms: now_ms }
+    }
+
+    /// What low passed and no file tells of rides in this one.
+    fn take_along(&mut self, file: FileId, intent: Intent) -> Intent {
+        let waiting = self.state.skips.as_slice();
+        if waiting.is_empty() {
+            return intent;
+        }
+        let waiting = waiting.to_vec();
+        self.tells(file, &waiting);
+        self.files.tell(file, waiting).unwrap_or(intent)
+    }
+
+    pub(super) fn tells(&mut self, file: FileId, skipped: &[Skipped]) {
+        for skipped in skipped.iter().filter(|skipped| skipped.incarnation == self.state.identity.incarnation) {
+            let first = self.telling.entry(file).or_default().entry(skipped.partition).or_insert(skipped.first);
+            *first = skipped.first.min(*first);
+        }
+    }
+
+    fn forget(&mut self, file: FileId) {
+        self.holds.release(file);
+        self.telling.remove(&file);
     }
 
     /// The highest records that these intents hold, with their leader epochs.

@@ -31,7 +31,17 @@ impl Core {
         let Stage::Logged { number } = closed.stage else { return };
         if closed.complete && closed.frames.cut == closed.frames.stored {
             closed.stage = Stage::Finishing;
-            let lows = self.state.lows.iter().map(|(&partition, low)| (partition, low.offset)).collect();
+            let mut lows: BTreeMap<i32, i64> = self.state.lows.iter().map(|(&p, low)| (p, low.offset)).collect();
+            // Whoever has the files alone must be able to account for all below them.
+            let told = self.telling.iter().filter(|(teller, _)| **teller != file).flat_map(|(_, firsts)| firsts);
+            let incarnation = self.state.identity.incarnation;
+            let waiting = self.state.skips.as_slice().iter().filter(|skipped| skipped.incarnation == incarnation);
+            let waiting = waiting.map(|skipped| (&skipped.partition, &skipped.first));
+            for (partition, first) in told.chain(waiting) {
+                if let Some(low) = lows.get_mut(partition) {
+                    *low = *first.min(low);
+                }
+            }
             let facts = self.settings.facts(&closed.intent, number, &self.state.identity, lows);
             self.actions.push(Action::Finish { file, facts: Box::new(facts) });
         }

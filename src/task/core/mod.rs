@@ -11,6 +11,7 @@ mod epochs;
 mod events;
 mod finishing;
 mod records;
+mod skips;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -21,10 +22,12 @@ pub use events::{Action, CoreError, Counters, Progress, RebuildDiffers};
 use epochs::Epochs;
 
 use entries::{DONE_WINDOW_MS, LOW_WINDOW_MS, SEAL_WINDOW_MS};
+use skips::Noted;
 
 use super::files::{File, Files, Rebuild, Stage};
 use super::settings::TaskSettings;
 use crate::archive::frame::FrameBuffer;
+use crate::archive::index::{SkipReason, Skipped};
 use crate::config::OnError;
 use crate::ledger::encoding::Stored;
 use crate::ledger::{Commit, Entry, Fate, Holds, Intent, IntentId, Pending, Recovery, Replaced, State};
@@ -64,6 +67,10 @@ pub struct Core {
     rebuilds: BTreeMap<IntentId, Rebuild>,
     positions: BTreeMap<i32, i64>,
     epochs: Epochs,
+    /// Offsets above low that are in no lane.
+    noted: Noted,
+    /// Files that are not done and tell of offsets that were left out, with the first of each partition.
+    telling: BTreeMap<FileId, BTreeMap<i32, i64>>,
     /// Records may vanish from the topic by its own rules.
     compacted: bool,
     /// `--until-caught-up`: nothing at or above is taken.
@@ -118,6 +125,8 @@ impl Core {
             rebuilds: BTreeMap::new(),
             positions,
             epochs: Epochs::default(),
+            noted: Noted::default(),
+            telling: BTreeMap::new(),
             compacted: false,
             ends: None,
             replay_until: live_ends,
@@ -165,6 +174,7 @@ impl Core {
                     self.holds.hold(file, partition, first);
                 }
             }
+            self.tells(file, &intent.skipped);
             let is_missing = missing.contains(&intent.id);
             let id = intent.id.clone();
             let stage = if is_missing { Stage::Logged { number: log_number } } else { Stage::Uploaded };

@@ -18,17 +18,25 @@ impl Core {
         let end = self.ends.as_ref().map_or(i64::MAX, |ends| ends.get(&partition).copied().unwrap_or(0));
         let splitter = Arc::clone(&self.splitter);
         let mut records = 0;
+        let mut reached = position;
         for record in block.records() {
             if record.offset >= end {
                 break;
             }
-            if record.offset >= position {
+            if record.offset >= reached {
+                if record.offset > reached {
+                    self.note(partition, reached, record.offset - 1, SkipReason::Hole);
+                }
+                reached = record.offset + 1;
                 records += 1;
                 self.on_record(&splitter, &record, now_ms)?;
             }
         }
         *self.counters.records_read.entry(partition).or_default() += records;
-        let next = block.next_offset.min(end).max(position);
+        let next = block.next_offset.min(end).max(reached);
+        if next > reached {
+            self.note(partition, reached, next - 1, SkipReason::Hole);
+        }
         if next > position {
             self.epochs.read(block, position);
             self.positions.insert(partition, next);
@@ -58,6 +66,7 @@ impl Core {
                 }
                 OnError::Skip => {
                     self.counters.records_skipped += 1;
+                    self.note(record.partition, record.offset, record.offset, SkipReason::Rule);
                     return Ok(());
                 }
                 OnError::DeadLetter => AppKey::DeadLetter,
@@ -233,12 +242,13 @@ impl Core {
     fn replace(&mut self, file: FileId, ranges: Ranges, opener: Option<Opener>, now_ms: i64) {
         let Some(mut closed) = self.files.remove(file) else { return };
         closed.replaces = Some(closed.intent.id.clone());
+        let skipped = std::mem::take(&mut closed.intent.skipped);
         closed.stage = Stage::Sealed;
         let lane = closed.intent.lane.clone();
         let ranges = ranges.into_map();
         if let Some(opener) = opener {
             let key = self.settings.key(&lane, &opener, self.state.identity.incarnation);
-            closed.intent = Intent::new(key, lane, ranges, self.settings.record.hash.clone());
+            closed.intent = Intent::new(key, lane, ranges, self.settings.record.hash.clone()).with_skipped(skipped);
         } else {
             closed.intent.ranges.clear();
         }

@@ -13,6 +13,7 @@ pub mod group;
 pub mod list_offsets;
 pub mod metadata;
 pub mod offset_for_leader_epoch;
+pub mod produce;
 pub mod sasl;
 
 use super::wire::{Reader, WireError, Writer};

@@ -354,3 +354,33 @@ fn describe_configs() {
         assert_eq!(read, [DescribeConfigsAnswer { error: 29, message: Some("no".into()), settings }]);
     }
 }
+
+#[test]
+fn produce() {
+    use theirs::produce_response::{BatchIndexAndErrorMessage, PartitionProduceResponse, TopicProduceResponse};
+    for version in versions(produce::Produce::API) {
+        let request = produce::Produce {
+            timeout_ms: 8_000,
+            topic: "t".into(),
+            batches: vec![(3, b"batch".to_vec()), (5, Vec::new())],
+        };
+        let read: theirs::ProduceRequest = asked(&request, version);
+        assert_eq!((read.acks, read.timeout_ms, read.transactional_id), (-1, 8_000, None));
+        let topic = &read.topic_data[0];
+        assert_eq!(topic.name.as_str(), "t");
+        let batches: Vec<_> =
+            topic.partition_data.iter().map(|data| (data.index, data.records.clone().unwrap().to_vec())).collect();
+        assert_eq!(batches, request.batches);
+
+        let bad =
+            BatchIndexAndErrorMessage::default().with_batch_index(1).with_batch_index_error_message(Some(text("why")));
+        let partition = PartitionProduceResponse::default().with_index(3).with_error_code(87).with_base_offset(77);
+        let partition = if version >= 8 { partition.with_record_errors(vec![bad]) } else { partition };
+        let topic =
+            TopicProduceResponse::default().with_name(TopicName(text("t"))).with_partition_responses(vec![partition]);
+        let read =
+            answered::<produce::Produce>(&theirs::ProduceResponse::default().with_responses(vec![topic]), version);
+        let message = (version >= 8).then(|| "why".to_owned());
+        assert_eq!(read, [produce::Produced { partition: 3, error: 87, base_offset: 77, message }]);
+    }
+}
