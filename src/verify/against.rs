@@ -112,9 +112,7 @@ impl Side {
                 || archive.weak != kafka.weak
                 || (archive.raw == 0 && archive.strong != kafka.strong)
         };
-        let range = |(partition, number): (i32, i64)| {
-            (partition, number << STRETCH_BITS, (number + 1) << STRETCH_BITS)
-        };
+        let range = |(partition, number): (i32, i64)| (partition, number << STRETCH_BITS, (number + 1) << STRETCH_BITS);
         places.into_iter().filter(differs).map(range).collect()
     }
 }

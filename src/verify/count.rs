@@ -3,7 +3,7 @@
 //! Owns: what one object adds, the order and the number of requests at a time, the checkpoint.
 //! Does not own: what the sums mean ([`super::tally`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::StreamExt;
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,8 @@ pub struct Counting {
     pub above_low: BTreeMap<String, u64>,
     /// Above low, and not decided by the log as it was read first: key, topic, intent.
     pub undecided: Vec<(String, String, String)>,
+    /// Pending intents whose objects are there.
+    pub pending: BTreeSet<String>,
     /// What objects tell as lost: topic, partition, first offset, the one after the last.
     pub lost: Vec<(String, i32, i64, i64)>,
     pub objects: u64,
@@ -62,6 +64,7 @@ struct Added {
     finding: Option<Finding>,
     above_low: bool,
     undecided: Option<String>,
+    pending: Option<String>,
     lost: Vec<(i32, i64, i64)>,
 }
 
@@ -69,7 +72,8 @@ impl Counting {
     fn add(&mut self, key: String, added: Option<Added>) {
         self.objects += 1;
         if let Some(added) = added {
-            let Added { topic, tally, finding, above_low, undecided, lost } = added;
+            let Added { topic, tally, finding, above_low, undecided, pending, lost } = added;
+            self.pending.extend(pending);
             finding.into_iter().for_each(|finding| self.findings.push(finding));
             *self.above_low.entry(topic.clone()).or_default() += u64::from(above_low);
             if let Some(intent) = undecided
@@ -199,8 +203,12 @@ async fn examine(subject: &Subject<'_>, entry: &Entry) -> Result<Option<Added>, 
         Ok(_) => {}
         Err(why) => added.finding = Some(Finding::Misnamed { key: key(), why: why.clone() }),
     }
-    for told in told_by(facts) {
+    // What an object tells that was decided since the log was read, the log tells as well.
+    for told in told_by(facts).filter(|_| added.undecided.is_none()) {
         told.add_to(&logs.scope, &mut added.tally, &mut added.lost);
+    }
+    if logs.known.is_pending(&facts.intent_id) {
+        added.pending = Some(facts.intent_id.clone());
     }
     let damage = add_records(subject.place, &file, index, &logs.scope, &mut added.tally).await;
     if let Err(error) = damage

@@ -91,8 +91,7 @@ async fn get(place: &Place, file: &OpenFile, key: &str, range: ByteRange) -> Res
     // The sidecar has an etag of its own.
     let etag = file.etag.as_deref().filter(|_| key == file.entry.key);
     let got = place.store.get(key, range, etag).await?;
-    got.map(|got| got.bytes)
-        .ok_or_else(|| ReadError::Gone { url: place.store.url().to_owned(), key: key.to_owned() })
+    got.map(|got| got.bytes).ok_or_else(|| ReadError::Gone { url: place.store.url().to_owned(), key: key.to_owned() })
 }
 
 type Batch = (Vec<FrameEntry>, Vec<Vec<RecordEntry>>);
@@ -100,9 +99,10 @@ type Batch = (Vec<FrameEntry>, Vec<Vec<RecordEntry>>);
 fn batches(index: &Index, tables: Vec<Vec<RecordEntry>>) -> Vec<Batch> {
     let mut batches: Vec<Batch> = Vec::new();
     for (frame, table) in index.frames.iter().zip(tables) {
-        let fits = batches.last().and_then(|(frames, _)| frames.first()).is_some_and(|first: &FrameEntry| {
-            frame.offset + frame.stored_len - first.offset <= BATCH_BYTES
-        });
+        let fits = batches
+            .last()
+            .and_then(|(frames, _)| frames.first())
+            .is_some_and(|first: &FrameEntry| frame.offset + frame.stored_len - first.offset <= BATCH_BYTES);
         match batches.last_mut() {
             Some((frames, tables)) if fits => {
                 frames.push(frame.clone());

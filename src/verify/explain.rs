@@ -63,7 +63,8 @@ pub async fn explain(
         if next >= end {
             break;
         }
-        position = read_from(witness, topic, identity, (partition, next, end), coverage, &splitter, &mut explained).await?;
+        position =
+            read_from(witness, topic, identity, (partition, next, end), coverage, &splitter, &mut explained).await?;
     }
     Ok(explained)
 }
@@ -138,11 +139,7 @@ impl Holes<'_> {
     }
 }
 
-fn app_of(
-    splitter: &Splitter,
-    record: &crate::record::Record<'_>,
-    connector: &ConnectorConfig,
-) -> Option<String> {
+fn app_of(splitter: &Splitter, record: &crate::record::Record<'_>, connector: &ConnectorConfig) -> Option<String> {
     match splitter.split(record) {
         Split::App(App::Id(id)) => Some(path_segment(&id)),
         Split::App(App::Missing) => match &connector.app_id.missing {

@@ -69,23 +69,32 @@ pub async fn narrow(
                 frame.partitions.iter().all(|run| {
                     let place = scope.partitions.get(&run.partition).map(|e| e.place(incarnation, run.first, run.last));
                     matches!(place, None | Some(super::scope::Place::Outside))
-                        || (place == Some(super::scope::Place::Within) && !counts.crosses(run.partition, run.first, run.last))
+                        || (place == Some(super::scope::Place::Within)
+                            && !counts.crosses(run.partition, run.first, run.last))
                 })
             };
             for frame in index.frames.iter().filter(|frame| whole(frame)) {
                 let mut counts = found.lock().unwrap_or_else(PoisonError::into_inner);
-                for run in frame.partitions.iter().filter(|run| logs.scope.counts(incarnation, run.partition, run.first)) {
+                for run in
+                    frame.partitions.iter().filter(|run| logs.scope.counts(incarnation, run.partition, run.first))
+                {
                     counts.add(run.partition, run.first, run.count);
                 }
             }
-            for_each_table(subject.place, &file, &index, |frame| !whole(frame), |_, records| {
-                let mut counts = found.lock().unwrap_or_else(PoisonError::into_inner);
-                for record in records {
-                    if logs.scope.counts(incarnation, record.partition, record.offset) {
-                        counts.add(record.partition, record.offset, 1);
+            for_each_table(
+                subject.place,
+                &file,
+                &index,
+                |frame| !whole(frame),
+                |_, records| {
+                    let mut counts = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    for record in records {
+                        if logs.scope.counts(incarnation, record.partition, record.offset) {
+                            counts.add(record.partition, record.offset, 1);
+                        }
                     }
-                }
-            })
+                },
+            )
             .await
         }
     })
@@ -93,7 +102,11 @@ pub async fn narrow(
     let counts = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     let bad = counts.bad();
     // Nothing wrong with any count: only looking at each offset tells.
-    if bad.is_empty() { Ok(all) } else { Ok(all.into_iter().enumerate().filter(|(n, _)| bad.contains(n)).map(|(_, w)| w).collect()) }
+    if bad.is_empty() {
+        Ok(all)
+    } else {
+        Ok(all.into_iter().enumerate().filter(|(n, _)| bad.contains(n)).map(|(_, w)| w).collect())
+    }
 }
 
 /// How many offsets of each window were found.

@@ -29,8 +29,8 @@ pub struct Logs {
 pub struct TopicLogs {
     pub scope: Scope,
     pub known: Known,
-    /// What was left out and no object tells of yet.
-    pub(super) told: Vec<Told>,
+    /// What was left out, and by which pending intent's object it will be told, if that is decided.
+    pub(super) told: Vec<(Option<String>, Told)>,
 }
 
 /// What was decided above low.
@@ -88,13 +88,19 @@ impl Logs {
         let Some((newest, mapping)) = newest else { return Ok(None) };
         let mut identity: Option<Identity> = None;
         let mut extents: BTreeMap<i32, Extent> = BTreeMap::new();
-        let mut known = Known::default();
+        let mut started = HashSet::new();
+        let (mut known, mut told) = (Known::default(), Vec::<(Option<String>, Told)>::new());
         for task in 0..mapping.tasks_max {
             let state = read_state(&self.log(topic, newest, task), &self.environment).await?;
             if !state.is_started() {
                 continue;
             }
             known.add(&state);
+            told.extend(state.skips.as_slice().iter().map(|skipped| (None, skipped.into())));
+            for (id, pending) in &state.intents {
+                told.extend(pending.intent.skipped.iter().map(|skipped| (Some(id.0.clone()), skipped.into())));
+            }
+            started.insert(task);
             add_extents(&mut extents, &state);
             if identity.as_ref().is_none_or(|identity| identity.incarnation <= state.identity.incarnation) {
                 identity = Some(state.identity);
@@ -106,6 +112,11 @@ impl Logs {
                 let incarnation = origin.identity.incarnation;
                 extents.entry(partition).or_insert(Extent { incarnation, ..Extent::new(None, low) });
             }
+            let unread = origin
+                .skipped
+                .iter()
+                .filter(|skipped| !started.contains(&(skipped.partition.unsigned_abs() % mapping.tasks_max.max(1))));
+            told.extend(unread.map(|skipped| (None, skipped.into())));
             identity = identity.or_else(|| Some(origin.identity.clone()));
         }
         let Some(identity) = identity else { return Ok(None) };
@@ -116,7 +127,13 @@ impl Logs {
                 join_begin(extent, begins.get(partition));
             }
         }
-        Ok(Some(TopicLogs { scope: Scope { topic: topic.to_owned(), identity, partitions: extents }, known, told: Vec::new() }))
+        for (_, told) in told.iter().filter(|(_, told)| told.lost) {
+            if let Some(extent) = extents.get_mut(&told.partition) {
+                let (first, end) = told.run(extent);
+                extent.lose(first, end);
+            }
+        }
+        Ok(Some(TopicLogs { scope: Scope { topic: topic.to_owned(), identity, partitions: extents }, known, told }))
     }
 
     /// Where the partitions began in the mappings before the newest, the earliest first.

@@ -38,11 +38,11 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt};
 
 pub use self::count::Counting;
-pub use self::explain::Witness;
-pub use self::logs::{Logs, TopicLogs};
 use self::count::Subject;
 use self::coverage::WINDOW_OFFSETS;
+pub use self::explain::Witness;
 use self::gaps::Gaps;
+pub use self::logs::{Logs, TopicLogs};
 use self::report::{Cost, Finding, Findings, PartitionReport, Report, TopicReport};
 use self::skips::Told;
 use crate::clock::Environment;
@@ -274,9 +274,9 @@ impl Verifier {
                 extent.start = Some(lowest.unwrap_or(extent.low).min(extent.low));
             }
         }
-        let mut lost = Vec::new();
-        for told in &logs.told {
-            told.add_to(&logs.scope, &mut tally, &mut lost);
+        let told = told_by_log(logs, counting);
+        for told in &told {
+            told.add_to(&logs.scope, &mut tally, &mut Vec::new());
         }
         self.progress.step("offsets", Some(logs.scope.offsets()));
         let (scope, progress) = (logs.scope.clone(), Arc::clone(&self.progress));
@@ -306,7 +306,7 @@ impl Verifier {
             );
         }
         if !suspects.is_empty() {
-            self.locate(options, logs, &suspects, &mut report, findings, notes).await?;
+            self.locate(options, (logs, &told), &suspects, &mut report, findings, notes).await?;
         }
         Ok(report)
     }
@@ -315,7 +315,7 @@ impl Verifier {
     async fn locate(
         &self,
         options: &Options,
-        logs: &TopicLogs,
+        (logs, told): (&TopicLogs, &[Told]),
         suspects: &[i32],
         report: &mut TopicReport,
         findings: &mut Findings,
@@ -324,7 +324,6 @@ impl Verifier {
         let topics = BTreeMap::new();
         let subject = self.subject(&topics, None);
         let topic = logs.scope.topic.as_str();
-        let told: &[Told] = &logs.told;
         let all = locate::windows_of(logs, suspects, options.window_offsets.unwrap_or(WINDOW_OFFSETS));
         let windows = locate::narrow(&subject, logs, told, all).await?;
         self.progress.step("windows", Some(windows.len() as u64));
@@ -389,7 +388,8 @@ impl Verifier {
         let topic = &logs.scope.topic;
         let decided = self.logs.decided(topic).await?;
         let suspects = decided.into_iter().filter(|intent| {
-            let touches = |(&partition, range): (&i32, &crate::ledger::Range)| gaps.may_touch(partition, range.first, range.last);
+            let touches =
+                |(&partition, range): (&i32, &crate::ledger::Range)| gaps.may_touch(partition, range.first, range.last);
             !logs.known.is_pending(&intent.id.0) && intent.ranges.iter().any(touches)
         });
         let asked = stream::iter(suspects)
@@ -406,4 +406,10 @@ impl Verifier {
         }
         Ok(missing)
     }
+}
+
+/// What was left out and no object tells of.
+fn told_by_log(logs: &TopicLogs, counting: &Counting) -> Vec<Told> {
+    let untold = |(by, _): &&(Option<String>, Told)| by.as_ref().is_none_or(|by| !counting.pending.contains(by));
+    logs.told.iter().filter(untold).map(|(_, told)| *told).collect()
 }

@@ -32,14 +32,14 @@ pub fn intent_of(key: &str, index: &Index) -> Result<Intent, String> {
         let Some(&digest) = digests.get(&run.partition) else {
             return Err(format!("its index has no digest of partition {}", run.partition));
         };
-        let range =
-            ranges.entry(run.partition).or_insert(Range { first: run.first, last: run.last, count: 0, digest });
+        let range = ranges.entry(run.partition).or_insert(Range { first: run.first, last: run.last, count: 0, digest });
         range.first = range.first.min(run.first);
         range.last = range.last.max(run.last);
         range.count = range.count.saturating_add(run.count);
     }
     let lane = Lane { app: app.clone(), bucket_start_secs: *bucket_start_secs };
     let intent = Intent::new(key.to_owned(), lane, ranges, settings_hash.clone());
+    let intent = intent.with_skipped(index.facts.skipped.clone());
     if intent.id.0 == *intent_id {
         return Ok(intent);
     }

@@ -186,8 +186,7 @@ impl Report {
     pub fn as_text(&self) -> String {
         let mut text = String::new();
         for topic in &self.topics {
-            let offsets: u64 =
-                topic.partitions.values().map(|partition| partition.low.abs_diff(partition.start)).sum();
+            let offsets: u64 = topic.partitions.values().map(|partition| partition.low.abs_diff(partition.start)).sum();
             let sum = |what: fn(&PartitionReport) -> u64| topic.partitions.values().map(what).sum::<u64>();
             text += &format!("topic {}: ", topic.topic);
             text += &if topic.proven {
@@ -198,12 +197,9 @@ impl Report {
             for (partition, found) in &topic.partitions {
                 let PartitionReport { start, low, records, skipped, lost, holes, missing } = found;
                 text += &format!("  partition {partition}: {start} to before {low}: {records} records");
-                for (count, what) in [
-                    (skipped, "left out"),
-                    (lost, "accepted as lost"),
-                    (holes, "holes of Kafka"),
-                    (missing, "missing"),
-                ] {
+                for (count, what) in
+                    [(skipped, "left out"), (lost, "accepted as lost"), (holes, "holes of Kafka"), (missing, "missing")]
+                {
                     if *count > 0 {
                         text += &format!(", {count} {what}");
                     }

@@ -2,10 +2,10 @@
 //!
 //! Owns: what they add to a proof. Does not own: their bytes.
 
-use super::scope::{Place, Scope};
+use super::scope::{Extent, Place, Scope};
 use super::tally::Tally;
 use crate::archive::digest::offset_sum;
-use crate::archive::index::FileFacts;
+use crate::archive::index::{FileFacts, SkipReason, Skipped};
 
 /// Offsets of a partition that no object holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,24 +22,31 @@ pub struct Told {
 
 /// What an index tells.
 pub fn told_by(facts: &FileFacts) -> impl Iterator<Item = Told> {
-    facts.skipped.iter().map(|skipped| Told {
-        partition: skipped.partition,
-        first: skipped.first,
-        last: skipped.last,
-        incarnation: facts.incarnation,
-        scattered: None,
-        lost: false,
-    })
+    facts.skipped.iter().map(Told::from)
+}
+
+impl From<&Skipped> for Told {
+    fn from(skipped: &Skipped) -> Self {
+        let Skipped { partition, first, last, reason, incarnation, scattered } = *skipped;
+        let scattered = scattered.map(|scattered| (scattered.count, scattered.sum.0));
+        Self { partition, first, last, incarnation, scattered, lost: reason == SkipReason::Lost }
+    }
 }
 
 impl Told {
+    /// First offset and the one after the last, as far as they are of what is archived now.
+    pub fn run(&self, extent: &Extent) -> (i64, i64) {
+        (self.first, self.last.saturating_add(1).min(extent.end(self.incarnation)))
+    }
+
     /// Adds what counts of it; what is lost goes to `lost`.
     pub fn add_to(&self, scope: &Scope, tally: &mut Tally, lost: &mut Vec<(i32, i64, i64)>) {
         let Self { partition, first, last, incarnation, .. } = *self;
         let Some(extent) = scope.partitions.get(&partition) else { return };
         tally.partitions.entry(partition).or_default().know(first);
         if self.lost {
-            lost.push((partition, first, last.saturating_add(1)));
+            let (first, end) = self.run(extent);
+            lost.push((partition, first, end));
             return;
         }
         match (extent.place(incarnation, first, last), self.scattered) {

@@ -32,10 +32,8 @@ pub async fn for_each_table(
         for &frame in &batch {
             let at = usize::try_from(frame.table_offset - first.table_offset).unwrap_or(usize::MAX);
             let end = at.saturating_add(usize::try_from(frame.table_len).unwrap_or(usize::MAX));
-            let records = bytes
-                .get(at..end)
-                .ok_or_else(|| damaged(place, file, "a record table is cut"))
-                .and_then(|stored| {
+            let records =
+                bytes.get(at..end).ok_or_else(|| damaged(place, file, "a record table is cut")).and_then(|stored| {
                     read_record_table(frame, stored).map_err(|error| damaged(place, file, &error.to_string()))
                 })?;
             each(frame, records);

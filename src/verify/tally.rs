@@ -214,11 +214,8 @@ mod tests {
         twice.add_record(scope.seed(), 1, 130);
         assert_eq!(twice.suspects(&scope, expected), [1]);
         let mut other = whole(&scope);
-        other.sum.0 = other
-            .sum
-            .0
-            .wrapping_sub(offset_hash(scope.seed(), 0, 7))
-            .wrapping_add(offset_hash(scope.seed(), 0, 8));
+        other.sum.0 =
+            other.sum.0.wrapping_sub(offset_hash(scope.seed(), 0, 7)).wrapping_add(offset_hash(scope.seed(), 0, 8));
         assert_eq!(other.suspects(&scope, expected), [0, 1], "only the sum tells");
         assert_eq!(Tally::default().suspects(&scope, expected), [0, 1]);
     }

@@ -223,11 +223,7 @@ pub async fn mapping(
 ///
 /// # Errors
 /// The store refuses.
-pub async fn topics(
-    store: &dyn Store,
-    environment: &Environment,
-    connector: &str,
-) -> Result<Vec<String>, LayoutError> {
+pub async fn topics(store: &dyn Store, environment: &Environment, connector: &str) -> Result<Vec<String>, LayoutError> {
     let folder = connector_folder(connector);
     let mut topics = Vec::new();
     let mut after: Option<String> = None;
