@@ -23,6 +23,7 @@ pub mod log;
 pub mod pipeline;
 pub mod reading;
 pub mod record;
+pub mod recover;
 pub mod redis_link;
 pub mod store;
 pub mod task;

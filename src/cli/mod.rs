@@ -15,6 +15,7 @@ mod completions;
 mod logging;
 mod offsets;
 mod probe;
+mod recover;
 pub mod rotation;
 mod run;
 mod status;
@@ -78,6 +79,8 @@ enum Command {
     Offsets(offsets::OffsetsArgs),
     /// Prove that each offset up to low is in exactly one object
     Verify(verify::VerifyArgs),
+    /// Rebuild lost logs from the objects of the archive
+    Recover(recover::RecoverArgs),
     /// Write completions for a shell to stdout
     Completions(completions::CompletionsArgs),
 }
@@ -101,6 +104,7 @@ fn dispatch(cli: Cli) -> io::Result<Exit> {
         Command::Status(args) => status::run(&args, &cli.settings),
         Command::Offsets(args) => offsets::run(&args, &cli.settings),
         Command::Verify(args) => verify::run(&args, &cli.settings),
+        Command::Recover(args) => recover::run(&args, &cli.settings),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
 }

@@ -91,6 +91,39 @@ impl Journal {
         Err(last.unwrap_or_else(|| LogError::Fenced { by: "unknown".to_owned(), number: 0, place: door.place() }))
     }
 
+    /// Takes a log over that can't be read: behind what is left of it, and not below `at_least`, where it had entries before. Where
+    /// its tip is gone, `fence` numbers are taken, since it is not known which is the next one of an owner that still runs. The
+    /// caller appends a Snapshot next; until then the log can't be read. Answers with the numbers that must be kept: all that are
+    /// there.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`]: somebody appends to it at this moment.
+    pub async fn begin_anew(
+        door: Arc<dyn LogDoor>,
+        environment: Environment,
+        worker: &str,
+        at_least: u64,
+        fence: u64,
+    ) -> Result<(Self, Vec<u64>), LogError> {
+        let mut kept = retrying(&environment, || door.numbers(0)).await?;
+        let is_tip_lost = kept.last().is_none_or(|last| *last < at_least);
+        let fence = if is_tip_lost { fence.max(1) } else { 1 };
+        let mut journal = Self {
+            door,
+            token: Token(format!("{:032x}", environment.random.next_u128())),
+            tip: kept.last().copied().unwrap_or_default().max(at_least),
+            environment,
+            deletable: Vec::new(),
+            entries_since_snapshot: 0,
+        };
+        for _ in 0..fence {
+            let time_ms = journal.environment.clock.now_ms();
+            let stored = journal.append(Entry::Takeover { worker: worker.to_owned(), time_ms }).await?;
+            kept.push(stored.number);
+        }
+        Ok((journal, kept))
+    }
+
     /// Whether the Takeover just created at `number` landed on a number that clean-up had freed: then a snapshot lies above it,
     /// and it decides nothing. So does an entry above it that is gone before it can be read: only clean-up below a newer
     /// snapshot deletes.

@@ -6,9 +6,7 @@
 //! Both sides are added up by stretches of a million offsets. Where a stretch differs, its records are held one by one.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use tokio::sync::mpsc;
 use twox_hash::XxHash3_128;
 
 use super::explain::Witness;
@@ -16,14 +14,12 @@ use super::report::Finding;
 use super::scope::Scope;
 use crate::archive::digest::ContentDigest;
 use crate::archive::format::Format;
-use crate::pipeline::budget::Budget;
-use crate::pipeline::source::{At, ReadRequest, SourceError, SourceEvent};
+use crate::kafka::stretch;
+use crate::pipeline::source::{At, SourceError};
 use crate::record::Record;
 
 /// Offsets of a stretch: what is held one by one takes 48 MiB.
 const STRETCH_BITS: u32 = 20;
-const BUDGET_BYTES: u64 = 32 << 20;
-const SILENCE: Duration = Duration::from_secs(60);
 /// Records that differ and are named, of a stretch.
 const MAX_NAMED: usize = 20;
 
@@ -207,39 +203,17 @@ async fn read(
     witness: &Witness,
     scope: &Scope,
     (partition, first, end): (i32, i64, i64),
-    mut each: impl FnMut(&Record<'_>),
+    each: impl FnMut(&Record<'_>),
 ) -> Result<(), SourceError> {
-    let mut position = first;
-    if position >= end {
-        return Ok(());
-    }
-    let (events, mut answers) = mpsc::channel(4);
-    let request = ReadRequest {
-        topic: scope.topic.clone(),
-        topic_id: scope.identity.topic_id.clone(),
+    let stretch = stretch::Stretch {
+        topic: &scope.topic,
+        topic_id: scope.identity.topic_id.as_ref(),
         isolation: witness.connector.isolation,
-        starts: vec![(partition, first)],
-        seen: Vec::new(),
-        budget: Budget::new(BUDGET_BYTES),
+        partition,
+        first,
+        end,
     };
-    let _reader = witness.kafka.read(request, events);
-    while position < end {
-        match tokio::time::timeout(SILENCE, answers.recv()).await.unwrap_or_default() {
-            Some(SourceEvent::Block(block, _permit)) => {
-                block.records().filter(|record| (position..end).contains(&record.offset)).for_each(|r| each(&r));
-                position = position.max(block.next_offset);
-            }
-            Some(SourceEvent::Waiting { .. }) => {}
-            Some(SourceEvent::Failed { error, .. }) => return Err(error),
-            None => {
-                return Err(SourceError::Unreachable {
-                    what: format!("topic {} partition {partition}", scope.topic),
-                    message: format!("no answer from offset {position} on"),
-                });
-            }
-        }
-    }
-    Ok(())
+    stretch::read(witness.kafka.as_ref(), stretch, each).await
 }
 
 #[cfg(test)]

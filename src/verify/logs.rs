@@ -42,6 +42,13 @@ pub struct Known {
 }
 
 impl Known {
+    /// What one log has decided.
+    pub fn of(state: &State) -> Self {
+        let mut known = Self::default();
+        known.add(state);
+        known
+    }
+
     /// Whether the log has decided this object, as far as it lies above low.
     pub fn has(&self, intent: &Intent) -> bool {
         let marks = self.marks.get(&intent.lane);

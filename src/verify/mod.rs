@@ -18,6 +18,7 @@ pub mod gaps;
 pub mod object;
 pub mod report;
 pub mod scope;
+pub mod tables;
 pub mod tally;
 
 mod against;
@@ -28,7 +29,6 @@ mod explain;
 mod locate;
 mod logs;
 mod skips;
-mod tables;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -42,7 +42,7 @@ use self::count::Subject;
 use self::coverage::WINDOW_OFFSETS;
 pub use self::explain::Witness;
 use self::gaps::Gaps;
-pub use self::logs::{Logs, TopicLogs};
+pub use self::logs::{Known, Logs, TopicLogs};
 use self::report::{Cost, Finding, Findings, PartitionReport, Report, TopicReport};
 use self::skips::Told;
 use crate::clock::Environment;

@@ -4,6 +4,7 @@
 mod cuts;
 mod group_offsets;
 mod losses;
+mod recover;
 mod skips;
 mod verify;
 
