@@ -60,6 +60,12 @@ fn an_archive_is_verified_and_what_was_done_to_it_is_named() {
     assert!(out.contains("missing: ") && out.contains(name), "{out}");
     fs::write(&file, bytes).unwrap();
     assert_eq!(setup.command(&["verify", "app-logs"]).0, 0);
+    // Other tasks have other logs, which begin where these ended.
+    setup.write_connector("tasks_max: 3\n");
+    assert!(produce(&kafka, &topic_of(&setup), 1_000, None, &manifest).wait().unwrap().success());
+    setup.archive_to_the_end();
+    let (code, out, err) = setup.command(&["verify", "app-logs"]);
+    assert!(code == 0 && out.contains("proven: each of 5000 offsets"), "{out}{err}");
     for (wrong, code, message) in [
         (vec!["verify", "app-log"], 2, "there is no connector app-log"),
         (vec!["verify", "app-logs", "--topic", "other"], 2, "has no log of topic other"),

@@ -35,7 +35,7 @@ pub struct VerifyArgs {
     /// Compare record by record with what Kafka still has; as deep
     #[arg(long)]
     against_kafka: bool,
-    /// Keep in FILE how far it came, and go on from there
+    /// Keep in FILE how far it came, and go on from there if it is there; deleted at the end
     #[arg(long, value_name = "FILE")]
     resume: Option<PathBuf>,
     /// Write one JSON object

@@ -28,7 +28,7 @@ pub enum LogError {
     Fenced { by: String, number: u64, place: String },
     /// The log is not what was written.
     #[error(
-        "log entry {number} of {place} is damaged: {why}. Restore the object from a backup or a bucket version, or rebuild the log from the archived files"
+        "log entry {number} of {place} is damaged: {why}. Restore the object from a backup or a bucket version, or stop the connector's workers and rebuild the log from the archived files with `sluice recover`"
     )]
     Damaged { number: u64, place: String, why: String },
     /// The log comes from a newer version of this program.

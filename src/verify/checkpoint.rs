@@ -74,3 +74,16 @@ pub(super) fn keep(
     file.write_all(&text).and_then(|()| file.sync_all()).map_err(failed)?;
     std::fs::rename(&name, path).map_err(failed)
 }
+
+/// There is an answer: the next question begins anew.
+///
+/// # Errors
+/// The file can't be deleted.
+pub(super) fn done(path: &Path) -> Result<(), VerifyError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(VerifyError::Usage(format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}

@@ -251,7 +251,7 @@ fn tell_scattered(coverage: &mut Coverage, seed: u64, mut scattered: Vec<Told>) 
     }
 }
 
-/// Names the objects that hold the offsets which are there twice.
+/// Names the objects that hold the offsets which are there twice; `false`: not those of all of them.
 ///
 /// # Errors
 /// The store fails.
@@ -259,7 +259,7 @@ pub async fn name_overlaps(
     subject: &Subject<'_>,
     logs: &TopicLogs,
     coverage: &Coverage,
-) -> Result<Vec<Finding>, ReadError> {
+) -> Result<(Vec<Finding>, bool), ReadError> {
     let named: Mutex<BTreeMap<(i32, i64), BTreeSet<String>>> = Mutex::default();
     walk(subject, logs, |file, index| {
         let named = &named;
@@ -285,6 +285,7 @@ pub async fn name_overlaps(
     })
     .await?;
     let named = named.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let all = named.len() < MAX_NAMED;
     let mut groups: BTreeMap<(i32, BTreeSet<String>), (u64, i64, i64)> = BTreeMap::new();
     for ((partition, offset), keys) in named {
         let group = groups.entry((partition, keys)).or_insert((0, offset, offset));
@@ -299,7 +300,7 @@ pub async fn name_overlaps(
         last,
         keys: BTreeSet::into_iter(keys).collect(),
     };
-    Ok(groups.into_iter().map(finding).collect())
+    Ok((groups.into_iter().map(finding).collect(), all))
 }
 
 /// Calls `each` for every object of the topic, several at the same time. What is wrong with one object was said before.

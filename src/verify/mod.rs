@@ -58,7 +58,7 @@ const MAX_RECOUNTS: usize = 4;
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     pub topic: Option<String>,
-    /// Goes on from here, and keeps here how far it came.
+    /// Goes on from here, and keeps here how far it came; deleted when there is an answer.
     pub resume: Option<PathBuf>,
     /// Reads every byte.
     pub deep: bool,
@@ -158,12 +158,18 @@ impl Verifier {
             }
             findings = found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
         }
-        if topics.is_empty() && counting.objects == 0 {
-            report.notes.push("nothing was archived yet".to_owned());
+        if topics.is_empty() {
+            report.notes.push(match counting.objects {
+                0 => "nothing was archived yet".to_owned(),
+                _ => "no log says what was archived: if logs were lost, `sluice recover` rebuilds them".to_owned(),
+            });
         }
         report.proven = report.topics.iter().all(|topic| topic.proven) && findings.is_empty();
         findings.listed.sort();
         (report.findings, report.findings_left_out) = (findings.listed, findings.left_out);
+        if let Some(path) = &options.resume {
+            checkpoint::done(path)?;
+        }
         let counters = &self.place.counters;
         report.cost = Cost {
             objects: counting.objects,
@@ -332,7 +338,11 @@ impl Verifier {
         for window in windows {
             let mut coverage = locate::look(&subject, logs, told, &window).await?;
             if coverage.has_twice() {
-                overlaps.extend(locate::name_overlaps(&subject, logs, &coverage).await?);
+                let (named, all) = locate::name_overlaps(&subject, logs, &coverage).await?;
+                overlaps.extend(named);
+                if !all {
+                    notes.push(format!("topic {topic}: more offsets overlap than are told, in the same way or others"));
+                }
             }
             for partition in coverage.missing_partitions() {
                 let explained = self.explain(logs, partition, &mut coverage, notes).await;
