@@ -19,7 +19,7 @@ pub const OPEN_AHEAD: usize = 32;
 /// The end of a file of this size that is fetched at first: the facts of a usual index, and the frames of a usual file. Where it
 /// is too little, a second request asks for exactly what is missing; where it is too much, it costs bytes each time.
 fn first_tail_len(size: u64) -> u64 {
-    (1536 + size / 1024).min(1 << 20)
+    (1024 + size / 1024).min(1 << 20)
 }
 
 /// How often a file is opened again that changes under the reader.
