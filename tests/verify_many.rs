@@ -86,7 +86,7 @@ async fn many_objects_take_few_requests_and_bounded_memory() {
     );
     let (connector, _) = load_connector_str(Path::new("app-logs.yaml"), &text, &BTreeMap::new()).unwrap();
     let connector = Arc::new(connector);
-    let settings = TaskSettings::new(Arc::clone(&connector), TOPIC);
+    let settings = TaskSettings::new(Arc::clone(&connector), TOPIC, 0);
     let kafka = MemoryKafka::new(10);
     kafka.create_topic(TOPIC, PARTITIONS as usize);
     let topic_id = kafka.topic(TOPIC).await.unwrap().unwrap().id;

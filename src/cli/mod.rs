@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Environment, LoadOptions, Loaded, Problems, load};
+use crate::config::{ConnectorConfig, Environment, LoadOptions, Loaded, Problems, WorkerConfig, load};
 
 mod cat;
 mod check;
@@ -157,6 +157,22 @@ impl SettingsArgs {
         let options =
             LoadOptions { config: self.config.clone(), connectors: self.connectors.clone(), host_name: host_name() };
         load(&options, &environment())
+    }
+
+    /// The worker's settings and those of one connector, or how the program ends without: it was said why.
+    fn connector(&self, name: &str) -> io::Result<Result<(WorkerConfig, ConnectorConfig), Exit>> {
+        let loaded = match self.load() {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                check::print_problems(&mut io::stderr().lock(), &problems)?;
+                return Ok(Err(Exit::Usage));
+            }
+        };
+        let connector = loaded.connectors.into_iter().find(|connector| connector.name == name);
+        Ok(connector.map(|connector| (loaded.worker, connector)).ok_or_else(|| {
+            complain(&format!("there is no connector {name} in the settings"));
+            Exit::Usage
+        }))
     }
 }
 

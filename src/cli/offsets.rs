@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Exit, SettingsArgs, check, complain};
+use super::{Exit, SettingsArgs, complain};
 use crate::clock::Environment;
 use crate::config::{ConnectorConfig, WorkerConfig};
 use crate::kafka;
@@ -113,29 +113,22 @@ impl From<LogError> for Failure {
 
 pub fn run(args: &OffsetsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
-    let loaded = match settings.load() {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            check::print_problems(&mut io::stderr().lock(), &problems)?;
-            return Ok(Exit::Usage);
-        }
-    };
     let name = match &args.change {
         Some(
             Change::Set { connector, .. } | Change::Reset { connector, .. } | Change::AcceptLoss { connector, .. },
         ) => connector,
         None => args.connector.as_ref().map_or("", |name| name),
     };
-    let Some(connector) = loaded.connectors.into_iter().find(|connector| connector.name == *name) else {
-        complain(&format!("there is no connector {name} in the settings"));
-        return Ok(Exit::Usage);
+    let (worker, connector) = match settings.connector(name)? {
+        Ok(found) => found,
+        Err(exit) => return Ok(exit),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        let place = Place::open(&loaded.worker, connector).await?;
+        let place = Place::open(&worker, connector).await?;
         match &args.change {
             None => place.show(args.json).await,
-            Some(change) => place.change(&loaded.worker, change).await,
+            Some(change) => place.change(&worker, change).await,
         }
     });
     match done {

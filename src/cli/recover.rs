@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::Args;
 
 use super::verify::Bar;
-use super::{Exit, SettingsArgs, check, complain};
+use super::{Exit, SettingsArgs, complain};
 use crate::clock::Environment;
 use crate::config::{ConnectorConfig, WorkerConfig};
 use crate::kafka;
@@ -33,20 +33,13 @@ pub struct RecoverArgs {
 
 pub fn run(args: &RecoverArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
-    let loaded = match settings.load() {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            check::print_problems(&mut io::stderr().lock(), &problems)?;
-            return Ok(Exit::Usage);
-        }
-    };
-    let Some(connector) = loaded.connectors.into_iter().find(|connector| connector.name == args.connector) else {
-        complain(&format!("there is no connector {} in the settings", args.connector));
-        return Ok(Exit::Usage);
+    let (worker, connector) = match settings.connector(&args.connector)? {
+        Ok(found) => found,
+        Err(exit) => return Ok(exit),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(async {
-        let recoverer = open(&loaded.worker, connector).await?;
+        let recoverer = open(&worker, connector).await?;
         let report = recoverer.run(!args.dry_run).await;
         recoverer.progress.step("", None);
         report.map_err(|error| (exit_of(&error), error.to_string()))

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Exit, SettingsArgs, check, complain};
+use super::{Exit, SettingsArgs, complain};
 use crate::clock::Environment;
 use crate::config::{ConnectorConfig, WorkerConfig};
 use crate::kafka;
@@ -45,20 +45,13 @@ pub struct VerifyArgs {
 
 pub fn run(args: &VerifyArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
-    let loaded = match settings.load() {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            check::print_problems(&mut io::stderr().lock(), &problems)?;
-            return Ok(Exit::Usage);
-        }
-    };
-    let Some(connector) = loaded.connectors.into_iter().find(|connector| connector.name == args.connector) else {
-        complain(&format!("there is no connector {} in the settings", args.connector));
-        return Ok(Exit::Usage);
+    let (worker, connector) = match settings.connector(&args.connector)? {
+        Ok(found) => found,
+        Err(exit) => return Ok(exit),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = runtime.block_on(async {
-        let verifier = open(&loaded.worker, connector).await?;
+        let verifier = open(&worker, connector).await?;
         let options = Options {
             topic: args.topic.clone(),
             resume: args.resume.clone(),
