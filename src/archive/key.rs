@@ -8,6 +8,8 @@
 //! pieces with at most one text each; the numbers around it end where their digits end, since a character that is neither
 //! letter nor digit stands between any two fields.
 
+mod reading;
+
 use std::fmt::Write;
 
 use jiff::civil::DateTime;
@@ -15,6 +17,8 @@ use jiff::civil::DateTime;
 use super::codec::Codec;
 use super::format::Format;
 use crate::config::nearest;
+
+pub use reading::{KeyParts, KeyReader, KeySpan};
 
 const DEFAULT: &str = "{app_id}/{date}/{time}_{topic}+{partition}+{offset}.{ext}";
 const MAX_BYTES: usize = 512;

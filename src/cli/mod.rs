@@ -8,17 +8,23 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
-use crate::config::{Environment, LoadOptions, Loaded, Problems, load};
+use crate::config::{ConnectorConfig, Environment, LoadOptions, Loaded, Problems, WorkerConfig, load};
 
+mod cat;
 mod check;
 mod completions;
+mod grep;
 mod logging;
+mod ls;
 mod offsets;
 mod probe;
+mod reading;
+mod recover;
 pub mod rotation;
 mod run;
 mod status;
 mod status_table;
+mod verify;
 
 /// How the program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,8 +79,18 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask the running worker for connectors, tasks, lag and errors
     Status(status::StatusArgs),
+    /// List files with their times, records and offsets
+    Ls(ls::LsArgs),
+    /// Write an app's records to stdout
+    Cat(cat::CatArgs),
+    /// Search apps' records
+    Grep(grep::GrepArgs),
     /// Show what is archived and decided of each partition, or change where it goes on
     Offsets(offsets::OffsetsArgs),
+    /// Prove that each offset up to low is in exactly one object
+    Verify(verify::VerifyArgs),
+    /// Rebuild lost logs from the objects of the archive
+    Recover(recover::RecoverArgs),
     /// Write completions for a shell to stdout
     Completions(completions::CompletionsArgs),
 }
@@ -96,7 +112,12 @@ fn dispatch(cli: Cli) -> io::Result<Exit> {
         Command::Run(args) => run::run(&args, &cli.settings),
         Command::Check(args) => check::run(args, &cli.settings),
         Command::Status(args) => status::run(&args, &cli.settings),
+        Command::Ls(args) => ls::run(&args, &cli.settings),
+        Command::Cat(args) => cat::run(&args, &cli.settings),
+        Command::Grep(args) => grep::run(&args, &cli.settings),
         Command::Offsets(args) => offsets::run(&args, &cli.settings),
+        Command::Verify(args) => verify::run(&args, &cli.settings),
+        Command::Recover(args) => recover::run(&args, &cli.settings),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
 }
@@ -136,6 +157,22 @@ impl SettingsArgs {
         let options =
             LoadOptions { config: self.config.clone(), connectors: self.connectors.clone(), host_name: host_name() };
         load(&options, &environment())
+    }
+
+    /// The worker's settings and those of one connector, or how the program ends without: it was said why.
+    fn connector(&self, name: &str) -> io::Result<Result<(WorkerConfig, ConnectorConfig), Exit>> {
+        let loaded = match self.load() {
+            Ok(loaded) => loaded,
+            Err(problems) => {
+                check::print_problems(&mut io::stderr().lock(), &problems)?;
+                return Ok(Err(Exit::Usage));
+            }
+        };
+        let connector = loaded.connectors.into_iter().find(|connector| connector.name == name);
+        Ok(connector.map(|connector| (loaded.worker, connector)).ok_or_else(|| {
+            complain(&format!("there is no connector {name} in the settings"));
+            Exit::Usage
+        }))
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::{Exit, SettingsArgs, check, complain};
+use super::{Exit, SettingsArgs, complain};
 use crate::clock::Environment;
 use crate::config::{ConnectorConfig, WorkerConfig};
 use crate::kafka;
@@ -16,7 +16,7 @@ use crate::ledger::State;
 use crate::log::journal::{LogError, read_state};
 use crate::log::store_log::StoreLog;
 use crate::pipeline::source::{At, Kafka};
-use crate::store::{self, Depth, Store};
+use crate::store::{self, Store};
 use crate::task::TaskError;
 use crate::task::error::Remedy;
 use crate::task::reset::{self, Plan, Subject, Wish};
@@ -113,29 +113,22 @@ impl From<LogError> for Failure {
 
 pub fn run(args: &OffsetsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
-    let loaded = match settings.load() {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            check::print_problems(&mut io::stderr().lock(), &problems)?;
-            return Ok(Exit::Usage);
-        }
-    };
     let name = match &args.change {
         Some(
             Change::Set { connector, .. } | Change::Reset { connector, .. } | Change::AcceptLoss { connector, .. },
         ) => connector,
         None => args.connector.as_ref().map_or("", |name| name),
     };
-    let Some(connector) = loaded.connectors.into_iter().find(|connector| connector.name == *name) else {
-        complain(&format!("there is no connector {name} in the settings"));
-        return Ok(Exit::Usage);
+    let (worker, connector) = match settings.connector(name)? {
+        Ok(found) => found,
+        Err(exit) => return Ok(exit),
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        let place = Place::open(&loaded.worker, connector).await?;
+        let place = Place::open(&worker, connector).await?;
         match &args.change {
             None => place.show(args.json).await,
-            Some(change) => place.change(&loaded.worker, change).await,
+            Some(change) => place.change(&worker, change).await,
         }
     });
     match done {
@@ -239,27 +232,13 @@ impl Place {
     }
 
     async fn topics(&self) -> Result<Vec<String>, Failure> {
-        let folder = layout::connector_folder(&self.connector.name);
-        let mut topics = Vec::new();
-        let mut after: Option<String> = None;
-        loop {
-            let page = self.state.list(&folder, Depth::Folder, after.as_deref(), 1000).await;
-            let page = page.map_err(Failure::unreachable)?;
-            let names = page.folders.iter().filter_map(|name| name.strip_prefix(&folder));
-            topics.extend(names.map(|name| name.trim_end_matches('/').to_owned()));
-            match page.next {
-                Some(next) => after = Some(next),
-                None => return Ok(topics),
-            }
-        }
+        let topics = layout::topics(self.state.as_ref(), &self.environment, &self.connector.name).await;
+        topics.map_err(layout_failure)
     }
 
     async fn mapping(&self, topic: &str) -> Result<Option<(u32, Mapping)>, Failure> {
         let found = layout::find_mapping(self.state.as_ref(), &self.environment, &self.connector.name, topic).await;
-        found.map_err(|error| match error {
-            layout::LayoutError::Store(error) => Failure::unreachable(error),
-            layout::LayoutError::Conflict(message) => Failure(Exit::Damaged, message),
-        })
+        found.map_err(layout_failure)
     }
 
     fn log(&self, topic: &str, mapping: u32, task: u32) -> StoreLog {
@@ -351,6 +330,13 @@ impl Place {
             log: Arc::new(self.log(topic, number, task)),
             environment: self.environment.clone(),
         }
+    }
+}
+
+fn layout_failure(error: layout::LayoutError) -> Failure {
+    match error {
+        layout::LayoutError::Store(error) => Failure::unreachable(error),
+        layout::LayoutError::Conflict(message) => Failure(Exit::Damaged, message),
     }
 }
 

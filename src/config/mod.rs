@@ -31,6 +31,7 @@ mod url;
 mod worker;
 mod yaml;
 
+pub use check::sink::of_url as sink_of_url;
 pub use connector::*;
 pub use expand::Environment;
 pub use load::{LoadOptions, Loaded, load, load_connector_str};

@@ -15,6 +15,7 @@ mod contract_services;
 pub mod memory;
 pub mod native;
 pub mod partitioner;
+pub mod stretch;
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use super::encoding::Stored;
 use super::entry::{Commit, Entry, Identity, Intent, Pending, Range, Replaced, Restart, Token};
-use super::state::{Low, Owner, State};
+use super::state::{Begin, Low, Owner, State};
 use crate::archive::index::{SkipReason, Skipped};
 
 /// A rule of the log that an entry breaks.
@@ -156,6 +156,7 @@ impl State {
             if self.lows.insert(partition, Low { offset, since_ms }).is_some() {
                 return Err(format!("partition {partition} begins a second time"));
             }
+            self.begins.insert(partition, Begin::at(offset));
         }
         Ok(())
     }
@@ -261,6 +262,19 @@ impl State {
         // Chosen for offsets that are not the same any more.
         self.cut = None;
         for (&partition, restart) in partitions {
+            match (restart, self.begins.get_mut(&partition)) {
+                (Some(to), Some(begin)) => {
+                    let before = self.lows.get(&partition).map_or(to.low, |low| low.offset);
+                    begin.restart(before, to.low, to.marks_to, identity.incarnation);
+                }
+                (None, Some(_)) => drop(self.begins.remove(&partition)),
+                // An old log: where it began is not known, and from here on it is.
+                (Some(to), None) if to.marks_to <= to.low => {
+                    let limits = vec![(identity.incarnation, to.marks_to)];
+                    self.begins.insert(partition, Begin { offset: to.low, limits });
+                }
+                (_, None) => {}
+            }
             let Restart { low, marks_to } = restart.unwrap_or(Restart { low: 0, marks_to: 0 });
             for Pending { intent, .. } in self.intents.values() {
                 let Some(range) = intent.ranges.get(&partition) else { continue };

@@ -25,4 +25,4 @@ pub use entry::{
 pub use holds::Holds;
 pub use recovery::{Fate, Recovery};
 pub use skips::Skips;
-pub use state::{Low, State};
+pub use state::{Begin, Low, State};

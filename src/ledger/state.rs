@@ -27,6 +27,45 @@ pub struct Owner {
     pub since_ms: i64,
 }
 
+/// From where on a partition is archived, for whoever counts what the store has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Begin {
+    pub offset: i64,
+    /// (incarnation, offset): what objects of earlier incarnations hold at or above the offset are other records, or are
+    /// archived again. Ascending.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub limits: Vec<(u32, i64)>,
+}
+
+impl Begin {
+    pub fn at(offset: i64) -> Self {
+        Self { offset, limits: Vec::new() }
+    }
+
+    /// The end of what objects of an incarnation hold of what is archived now.
+    pub fn limit(&self, incarnation: u32) -> i64 {
+        let later = self.limits.iter().filter(|(limited, _)| *limited > incarnation);
+        later.map(|(_, limit)| *limit).min().unwrap_or(i64::MAX)
+    }
+
+    /// The partition, archived up to `before`, goes on at `low` under `incarnation`; what was archived at or above `marks_to`
+    /// counts no more.
+    pub(super) fn restart(&mut self, before: i64, low: i64, marks_to: i64, incarnation: u32) {
+        if marks_to == i64::MAX {
+            // The same records; what is gone between is told as lost.
+            self.offset = self.offset.min(low);
+            return;
+        }
+        let goes_on = low <= before && marks_to >= self.offset;
+        self.offset = if goes_on { self.offset.min(low) } else { low };
+        self.limits.retain(|&(limited, _)| limited < incarnation);
+        self.limits.push((incarnation, marks_to));
+        // Limits that let nothing through are all alike: the newest of them says it.
+        let shut = self.limits.iter().rposition(|&(_, limit)| limit <= self.offset);
+        self.limits.drain(..shut.unwrap_or(0));
+    }
+}
+
 /// What a task's log says, up to entry `tip`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct State {
@@ -37,6 +76,9 @@ pub struct State {
     pub settings: Option<SettingsRecord>,
     pub identity: Identity,
     pub lows: BTreeMap<i32, Low>,
+    /// Missing where the log began before they were kept.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub begins: BTreeMap<i32, Begin>,
     /// First offset of a partition that no object or intent of the lane covers. Marks at or below low say nothing more and are
     /// dropped by a snapshot.
     #[serde(with = "lane_pairs")]

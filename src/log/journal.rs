@@ -11,7 +11,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use super::LogDoor;
 use crate::clock::Environment;
 use crate::ledger::encoding::{DecodeError, Stored};
-use crate::ledger::{Entry, LedgerError, State, StepId, Token};
+use crate::ledger::{Entry, Intent, LedgerError, State, StepId, Token};
 use crate::store::retrying::retrying;
 use crate::store::{Created, StoreError};
 
@@ -28,7 +28,7 @@ pub enum LogError {
     Fenced { by: String, number: u64, place: String },
     /// The log is not what was written.
     #[error(
-        "log entry {number} of {place} is damaged: {why}. Restore the object from a backup or a bucket version, or rebuild the log from the archived files"
+        "log entry {number} of {place} is damaged: {why}. Restore the object from a backup or a bucket version, or stop the connector's workers and rebuild the log from the archived files with `sluice recover`"
     )]
     Damaged { number: u64, place: String, why: String },
     /// The log comes from a newer version of this program.
@@ -89,6 +89,39 @@ impl Journal {
             }
         }
         Err(last.unwrap_or_else(|| LogError::Fenced { by: "unknown".to_owned(), number: 0, place: door.place() }))
+    }
+
+    /// Takes a log over that can't be read: behind what is left of it, and not below `at_least`, where it had entries before. Where
+    /// its tip is gone, `fence` numbers are taken, since it is not known which is the next one of an owner that still runs. The
+    /// caller appends a Snapshot next; until then the log can't be read. Answers with the numbers that must be kept: all that are
+    /// there.
+    ///
+    /// # Errors
+    /// [`LogError::Fenced`]: somebody appends to it at this moment.
+    pub async fn begin_anew(
+        door: Arc<dyn LogDoor>,
+        environment: Environment,
+        worker: &str,
+        at_least: u64,
+        fence: u64,
+    ) -> Result<(Self, Vec<u64>), LogError> {
+        let mut kept = retrying(&environment, || door.numbers(0)).await?;
+        let is_tip_lost = kept.last().is_none_or(|last| *last < at_least);
+        let fence = if is_tip_lost { fence.max(1) } else { 1 };
+        let mut journal = Self {
+            door,
+            token: Token(format!("{:032x}", environment.random.next_u128())),
+            tip: kept.last().copied().unwrap_or_default().max(at_least),
+            environment,
+            deletable: Vec::new(),
+            entries_since_snapshot: 0,
+        };
+        for _ in 0..fence {
+            let time_ms = journal.environment.clock.now_ms();
+            let stored = journal.append(Entry::Takeover { worker: worker.to_owned(), time_ms }).await?;
+            kept.push(stored.number);
+        }
+        Ok((journal, kept))
     }
 
     /// Whether the Takeover just created at `number` landed on a number that clean-up had freed: then a snapshot lies above it,
@@ -183,6 +216,32 @@ impl Journal {
 /// [`LogError`]; transient failures are retried inside.
 pub async fn read_state(door: &dyn LogDoor, environment: &Environment) -> Result<State, LogError> {
     Ok(read_log(door, environment).await?.0)
+}
+
+/// The intents in all entries that are still there. Entries that can't be read, or vanish meanwhile, are passed over: this tells
+/// more of what is known, and decides nothing.
+///
+/// # Errors
+/// The store refuses for good.
+pub async fn decided_intents(door: &dyn LogDoor, environment: &Environment) -> Result<Vec<Intent>, LogError> {
+    let numbers = retrying(environment, || door.numbers(0)).await?;
+    let reads: Vec<_> = numbers.iter().map(|&number| read_entry(door, environment, number)).collect();
+    let mut entries = stream::iter(reads).buffered(READ_AHEAD);
+    let mut intents = Vec::new();
+    while let Some(entry) = entries.next().await {
+        match entry {
+            Ok(Some(Stored { entry: Entry::Commit(commit), .. })) => {
+                let replaced = commit.replaced.into_iter().filter_map(|replaced| replaced.by);
+                intents.extend(commit.seal.into_iter().chain(replaced));
+            }
+            Ok(Some(Stored { entry: Entry::Snapshot { state }, .. })) => {
+                intents.extend(state.intents.into_values().map(|pending| pending.intent));
+            }
+            Err(LogError::Store(error)) => return Err(error.into()),
+            Ok(_) | Err(_) => {}
+        }
+    }
+    Ok(intents)
 }
 
 /// The state at the tip, the numbers that clean-up may delete, and how many entries follow the newest snapshot.

@@ -11,6 +11,32 @@ use crate::clock::Environment;
 /// Waits longer than this are said in the log each time, shorter ones only at first.
 const NOTABLE_WAIT: Duration = Duration::from_secs(5);
 
+/// Attempts of a request for which somebody waits at a terminal: some seconds altogether.
+const BRIEF_ATTEMPTS: u32 = 8;
+
+/// Repeats a request a few times, for commands: what is away for longer, or refuses, is said instead of waited for. The
+/// request must be safe to repeat.
+///
+/// # Errors
+/// What the last attempt met.
+pub async fn retrying_briefly<T, F>(environment: &Environment, mut request: impl FnMut() -> F) -> Result<T, StoreError>
+where
+    F: Future<Output = Result<T, StoreError>>,
+{
+    let mut backoff = Backoff::new();
+    loop {
+        let error = match request().await {
+            Err(error) if matches!(error.fault, Fault::Transient | Fault::Throttled { .. }) => error,
+            decided => return decided,
+        };
+        let wait = backoff.next(environment.random.next_u128() as u64, &error.fault);
+        if backoff.failures() >= BRIEF_ATTEMPTS {
+            return Err(error);
+        }
+        tokio::time::sleep(wait).await;
+    }
+}
+
 /// Repeats a request until it succeeds or can't: for ever while the store is away, throttles, or refuses us (somebody will
 /// renew the credentials). The request must be safe to repeat.
 ///

@@ -177,7 +177,7 @@ async fn check_state_is_there(
         Exit::Damaged,
         format!(
             "{} has archived data, but its state at {} is gone: nothing says what was archived, and all would be archived once \
-             more. Restore that place from a backup, or archive under a new connector name and prefix",
+             more. Restore that place from a backup, or stop all workers and rebuild it with `sluice recover {connector}`",
             data.url(),
             state.url()
         ),

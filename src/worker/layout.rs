@@ -219,6 +219,39 @@ pub async fn mapping(
     Ok((number, found))
 }
 
+/// The topics of which a connector has logs.
+///
+/// # Errors
+/// The store refuses.
+pub async fn topics(store: &dyn Store, environment: &Environment, connector: &str) -> Result<Vec<String>, LayoutError> {
+    let folder = connector_folder(connector);
+    let mut topics = Vec::new();
+    let mut after: Option<String> = None;
+    loop {
+        let page = retrying(environment, || store.list(&folder, Depth::Folder, after.as_deref(), 1000)).await?;
+        let names = page.folders.iter().filter_map(|name| name.strip_prefix(&folder));
+        topics.extend(names.map(|name| name.trim_end_matches('/').to_owned()));
+        match page.next {
+            Some(next) => after = Some(next),
+            None => return Ok(topics),
+        }
+    }
+}
+
+/// One mapping of a topic.
+///
+/// # Errors
+/// The store refuses, or the mapping is damaged.
+pub async fn read_mapping(
+    store: &dyn Store,
+    environment: &Environment,
+    connector: &str,
+    topic: &str,
+    number: u32,
+) -> Result<Option<Mapping>, LayoutError> {
+    read(store, environment, &mapping_key(connector, topic, number)).await
+}
+
 /// The topic's newest mapping and its number, if it has one.
 ///
 /// # Errors

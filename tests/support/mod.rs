@@ -9,6 +9,7 @@
 #![allow(clippy::disallowed_methods, reason = "a test may wait for another process")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a test says why it does not run, and what it saw")]
 
+pub mod archive;
 pub mod brokers;
 pub mod cloud_server;
 pub mod group;

@@ -7,8 +7,10 @@ mod group_offsets;
 mod losses;
 mod poison;
 mod readers;
+mod recover;
 mod skips;
 mod store_faults;
+mod verify;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -21,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sluice::api::metrics::TaskMetrics;
 use sluice::archive::codec::{Codec, decode_frame};
-use sluice::archive::index::{IndexRead, read_index};
+use sluice::archive::index::{IndexRead, codec_of_key, read_index};
 use sluice::clock::Environment;
 use sluice::config::load_connector_str;
 use sluice::kafka::memory::{MemoryKafka, MemoryRecord};
@@ -174,7 +176,7 @@ async fn objects_of(store: &dyn Store) -> BTreeMap<String, Vec<String>> {
     let mut found = BTreeMap::new();
     for object in page.objects.into_iter().filter(|object| !object.key.starts_with("_sluice/")) {
         let bytes = store.get(&object.key, ByteRange::All, None).await.unwrap().unwrap().bytes;
-        let codec = if object.key.ends_with(".zst") { Codec::Zstd } else { Codec::Lz4 };
+        let codec = codec_of_key(&object.key);
         let lines = lines(codec, &bytes);
         found.insert(object.key, lines);
     }

@@ -35,6 +35,37 @@ impl Index {
         let body = frame.table_offset..frame.table_offset + frame.table_len;
         wrap::ranges(self.codec, self.parts, self.start, body)
     }
+
+    /// Where the whole index lies in the file (or sidecar): to its end.
+    pub fn range(&self) -> Range<u64> {
+        self.start..self.start + wrap::wrapped_len(self.codec, self.parts)
+    }
+
+    /// Compares every byte of the index, those that hide it from tools too, with what was written; answers with the record
+    /// tables as stored. `bytes` are those of [`Index::range`].
+    ///
+    /// # Errors
+    /// A byte is not what it was.
+    pub fn check_whole(&self, bytes: &[u8]) -> Result<Vec<u8>, IndexError> {
+        let changed = || IndexError::Damaged("bytes around its parts are not those that were written".to_owned());
+        let part = |body: Range<u64>| {
+            let mut part = Vec::new();
+            for range in wrap::ranges(self.codec, self.parts, 0, body) {
+                let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+                part.extend_from_slice(bytes.get(place(range.start)..place(range.end)).ok_or_else(changed)?);
+            }
+            Ok::<_, IndexError>(part)
+        };
+        let Parts { tables, frame_table } = self.parts;
+        let (table_bytes, frame_bytes) = (part(0..tables)?, part(tables..tables + frame_table)?);
+        let locator = wrap::locator_in_tail(self.codec, bytes).ok_or_else(changed)?;
+        let mut written = Vec::with_capacity(bytes.len());
+        wrap::write(self.codec, &table_bytes, &frame_bytes, locator, &mut written)?;
+        if written != bytes {
+            return Err(changed());
+        }
+        Ok(table_bytes)
+    }
 }
 
 /// What the end of a file says.

@@ -10,7 +10,7 @@ mod http;
 mod kafka;
 pub mod names;
 mod record;
-mod sink;
+pub mod sink;
 mod topics;
 mod unsupported;
 pub mod worker;

@@ -57,6 +57,40 @@ pub fn sink(raw: &mut Reader<'_>) -> Checked<SinkConfig> {
     })
 }
 
+/// The sink that a bare URL names, for reading: credentials are found automatically, all else is the default.
+///
+/// # Errors
+/// In words: what of URL and endpoint is wrong.
+pub fn of_url(text: &str, endpoint: Option<&str>, region: Option<&str>) -> Result<SinkConfig, String> {
+    let url = SinkUrl::parse(text)?;
+    match endpoint {
+        Some("internal") if matches!(url, SinkUrl::Oss { .. }) => {}
+        Some(endpoint) => check_http_url(endpoint).map_err(|why| format!("endpoint {endpoint} {why}"))?,
+        None => {}
+    }
+    Ok(SinkConfig {
+        key: KeyTemplate::default(),
+        flavor: default_flavor(&url, endpoint),
+        endpoint: endpoint.map(str::to_owned),
+        region: region.map(str::to_owned),
+        storage_class: None,
+        sse: Sse::default(),
+        tags: Vec::new(),
+        part_bytes: 16 << 20,
+        max_uploads: NonZeroUsize::MIN,
+        ca_file: None,
+        credentials: Credentials {
+            from: CredentialsFrom::Auto,
+            role_arn: None,
+            profile: None,
+            key_file: None,
+            secret_file: None,
+            token_file: None,
+        },
+        url,
+    })
+}
+
 fn url(raw: &mut Reader<'_>) -> Checked<SinkUrl> {
     let text = raw.required_text("sink.url")?;
     match SinkUrl::parse(&text) {
