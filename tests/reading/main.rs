@@ -7,4 +7,5 @@ mod support;
 
 mod answers;
 mod finding;
+mod live;
 mod program;

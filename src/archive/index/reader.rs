@@ -29,6 +29,12 @@ pub struct Index {
 }
 
 impl Index {
+    /// The index of records that are in no file yet: it has no frames.
+    pub fn of_no_file(facts: FileFacts) -> Self {
+        let codec = facts.codec;
+        Self { facts, frames: Vec::new(), data_len: 0, codec, parts: Parts { tables: 0, frame_table: 0 }, start: 0 }
+    }
+
     /// Byte ranges of the file (or sidecar) whose concatenation is the stored record table of a frame.
     pub fn table_ranges(&self, frame: &FrameEntry) -> Vec<Range<u64>> {
         let body = frame.table_offset..frame.table_offset + frame.table_len;
