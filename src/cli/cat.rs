@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::reading::{self, PlaceArgs, Sort, TimeArgs, is_pattern, write_out};
+use super::reading::{self, LiveArgs, PlaceArgs, Sort, TimeArgs, is_pattern, write_out};
 use super::{Exit, SettingsArgs};
 use crate::reading::cat::Cat;
-use crate::reading::reader::Reader;
 use crate::reading::survey::Question;
 use crate::reading::units::By;
 
@@ -23,6 +22,8 @@ pub struct CatArgs {
     app: String,
     #[command(flatten)]
     time: TimeArgs,
+    #[command(flatten)]
+    live: LiveArgs,
     /// Another order than that of offsets in each partition
     #[arg(long, value_name = "BY")]
     sort: Option<Sort>,
@@ -40,7 +41,7 @@ pub fn run(args: &CatArgs, settings: &SettingsArgs) -> io::Result<Exit> {
         let question = Question { app: Some(session.place.app_segment(&args.app)), times: session.times(&args.time)? };
         let by = if args.sort.is_some() { By::Time } else { By::Offset };
         let work = Arc::new(Cat { json: args.json });
-        let reader = Reader::new(session.place.clone(), Arc::clone(&session.report));
+        let reader = session.reader(&args.live).await?;
         let mut written = false;
         reader
             .answer(&question, by, &work, |text| {

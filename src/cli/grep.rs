@@ -7,10 +7,9 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::reading::{self, PlaceArgs, Sort, TimeArgs, app_name, is_pattern, write_out};
+use super::reading::{self, LiveArgs, PlaceArgs, Sort, TimeArgs, app_name, is_pattern, write_out};
 use super::{Exit, SettingsArgs};
 use crate::reading::grep::{Around, Grep, Pattern, PatternOptions, Shape, Style};
-use crate::reading::reader::Reader;
 use crate::reading::survey::Question;
 use crate::reading::units::By;
 
@@ -25,6 +24,8 @@ pub struct GrepArgs {
     app: Vec<String>,
     #[command(flatten)]
     time: TimeArgs,
+    #[command(flatten)]
+    live: LiveArgs,
     /// Another order within each app than that of offsets in each partition
     #[arg(long, value_name = "BY")]
     sort: Option<Sort>,
@@ -79,7 +80,7 @@ pub fn run(args: &GrepArgs, settings: &SettingsArgs) -> io::Result<Exit> {
         let apps = session.apps(&args.app).await?;
         let is_one = args.app.len() == 1 && !args.app.iter().any(|app| is_pattern(app));
         let apps: Vec<Option<String>> = apps.map_or(vec![None], |apps| apps.into_iter().map(Some).collect());
-        let reader = Reader::new(session.place.clone(), Arc::clone(&session.report));
+        let reader = session.reader(&args.live).await?;
         let by = if args.sort.is_some() { By::Time } else { By::Offset };
         let mut total = 0;
         for app in apps {

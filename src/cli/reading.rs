@@ -12,15 +12,20 @@ use super::{Exit, SettingsArgs, check, complain};
 use crate::archive::app_id::app_id_of_segment;
 use crate::archive::key::KeyTemplate;
 use crate::clock::Environment;
-use crate::config::{SinkUrl, sink_of_url};
+use crate::config::{ConnectorConfig, SinkUrl, WorkerConfig, sink_of_url};
+use crate::kafka;
+use crate::log::journal::LogError;
+use crate::pipeline::source::SourceError;
 use crate::reading::ReadError;
 use crate::reading::counted::Counters;
+use crate::reading::live::{Live, LiveError};
 use crate::reading::place::Place;
-use crate::reading::reader::AnswerError;
+use crate::reading::reader::{AnswerError, Reader};
 use crate::reading::report::{Report, Worst};
 use crate::reading::survey::matching_apps;
 use crate::reading::times::{Times, parse_time};
-use crate::store::{Fault, StoreError};
+use crate::store::{self, Fault, StoreError};
+use crate::worker::layout::LayoutError;
 
 /// Where an archive is.
 #[derive(Args, Debug)]
@@ -51,6 +56,14 @@ pub struct TimeArgs {
     /// Up to this time, without it
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
     until: Option<String>,
+}
+
+/// Whether Kafka is read too.
+#[derive(Args, Debug)]
+pub struct LiveArgs {
+    /// Read from Kafka what is in no file yet, each record once; needs a connector, its log and Kafka
+    #[arg(long)]
+    live: bool,
 }
 
 /// Another order than that of offsets.
@@ -86,8 +99,22 @@ impl From<ReadError> for Failure {
     }
 }
 
+impl From<LiveError> for Failure {
+    fn from(error: LiveError) -> Self {
+        let exit = match &error {
+            LiveError::Log(LogError::Damaged { .. }) | LiveError::Layout(LayoutError::Conflict(_)) => Exit::Damaged,
+            LiveError::Kafka(SourceError::Unreachable { .. } | SourceError::Refused { .. }) => Exit::Unreachable,
+            LiveError::Kafka(_) => Exit::Damaged,
+            _ => Exit::Unreachable,
+        };
+        Self(exit, format!("--live: {error}"))
+    }
+}
+
 /// An archive to read, and whom to tell.
 pub struct Session {
+    /// The worker's settings, where a connector was named.
+    worker: Option<WorkerConfig>,
     pub place: Place,
     pub report: Arc<Report>,
     pub environment: Environment,
@@ -107,12 +134,15 @@ where
     let report = Arc::new(Report::new(complain));
     let environment = Environment::system();
     let outcome = runtime.block_on(async {
-        let place = match connector {
-            Some(connector) => Place::of_connector(connector, &environment).await.map_err(Failure::from)?,
-            None => of_url(args, &environment).await?,
+        let (worker, place) = match connector {
+            Some((worker, connector)) => {
+                (Some(worker), Place::of_connector(connector, &environment).await.map_err(Failure::from)?)
+            }
+            None => (None, of_url(args, &environment).await?),
         };
         let counters = Arc::clone(&place.counters);
-        let outcome = command(Session { place, report: Arc::clone(&report), environment: environment.clone() }).await;
+        let outcome =
+            command(Session { worker, place, report: Arc::clone(&report), environment: environment.clone() }).await;
         if args.stats {
             say_stats(&counters);
         }
@@ -151,12 +181,13 @@ impl From<AnswerError> for Stop {
     fn from(error: AnswerError) -> Self {
         match error {
             AnswerError::Out(error) => Self::Out(error),
+            AnswerError::Live(error) => Self::Failure(error.into()),
             AnswerError::Read(error) => Self::Failure(error.into()),
         }
     }
 }
 
-type Found = Result<Option<crate::config::ConnectorConfig>, Exit>;
+type Found = Result<Option<(WorkerConfig, ConnectorConfig)>, Exit>;
 
 /// The connector that was named; `None`: a URL was.
 fn find_connector(args: &PlaceArgs, settings: &SettingsArgs) -> io::Result<Found> {
@@ -176,7 +207,7 @@ fn find_connector(args: &PlaceArgs, settings: &SettingsArgs) -> io::Result<Found
     };
     let names: Vec<String> = loaded.connectors.iter().map(|connector| connector.name.clone()).collect();
     Ok(match loaded.connectors.into_iter().find(|connector| connector.name == args.archive) {
-        Some(connector) => Ok(Some(connector)),
+        Some(connector) => Ok(Some((loaded.worker, connector))),
         None => {
             complain(&format!(
                 "there is no connector {} in the settings (there are: {}). A URL has `://`, such as file:///dir",
@@ -215,6 +246,24 @@ fn say_stats(counters: &Counters) {
 }
 
 impl Session {
+    /// A reader of the archive; with `--live` of Kafka too.
+    pub async fn reader(&self, args: &LiveArgs) -> Result<Reader, Failure> {
+        let reader = Reader::new(self.place.clone(), Arc::clone(&self.report));
+        if !args.live {
+            return Ok(reader);
+        }
+        let (Some(worker), Some(connector)) = (&self.worker, &self.place.connector) else {
+            return Err(Failure::usage("--live needs a connector's name: a URL does not say which Kafka"));
+        };
+        let state = match &worker.state_url {
+            Some(url) => store::open_state(url, &connector.sink).await?,
+            None => Arc::clone(&self.place.store),
+        };
+        let kafka = kafka::connect(&worker.kafka).await.map_err(LiveError::from)?;
+        let live = Live::open(kafka, Arc::clone(connector), &state, &self.environment).await?;
+        Ok(Reader { live: Some(Arc::new(live)), ..reader })
+    }
+
     pub fn times(&self, args: &TimeArgs) -> Result<Times, Failure> {
         let now_ms = self.environment.clock.now_ms();
         let at = |name: &str, text: &Option<String>| {

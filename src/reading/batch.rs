@@ -9,12 +9,13 @@ use bytes::Bytes;
 use jiff::tz::TimeZone;
 
 use super::ReadError;
+use super::catalog::Entry;
 use super::file::OpenFile;
 use super::survey::MAX_FRAME_BYTES;
 use super::times::Times;
 use crate::archive::codec::decode_frame;
-use crate::archive::format::{Format, parse_json_line};
-use crate::archive::index::{FrameEntry, IndexError, RecordEntry, ValueLen, read_record_table};
+use crate::archive::format::{Format, parse_json_line, write_record};
+use crate::archive::index::{FileFacts, FrameEntry, Index, IndexError, RecordEntry, ValueLen, read_record_table};
 use crate::config::{Bucket, TimeFrom, TimeRule};
 use crate::pipeline::event_time::EventTimes;
 use crate::record::{Headers, Record};
@@ -181,6 +182,50 @@ impl Batch {
                 (text, Some(places))
             }
         }
+    }
+}
+
+/// Records that come from Kafka, in the format of files.
+#[derive(Debug, Default)]
+pub struct LiveRecords {
+    raw: Vec<u8>,
+    records: Vec<Place>,
+}
+
+impl LiveRecords {
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.raw.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.records.is_empty()
+    }
+
+    pub fn push(&mut self, format: Format, topic: &str, record: &Record<'_>) {
+        let at = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        let start = self.raw.len();
+        write_record(format, topic, record, &mut self.raw);
+        self.records.push(Place {
+            source: 0,
+            start: at(start),
+            end: at(self.raw.len() - 1),
+            partition: record.partition,
+            offset: record.offset,
+            timestamp_ms: record.timestamp_ms,
+            is_null: format == Format::Raw && record.value.is_none(),
+        });
+    }
+
+    pub fn into_batch(self, url: &str, facts: FileFacts) -> Batch {
+        let file = OpenFile {
+            entry: Entry { key: format!("{url} (in Kafka)"), size: 0, parts: None },
+            codec: facts.codec,
+            size: 0,
+            etag: None,
+            index: Some(Box::new(Index::of_no_file(facts))),
+        };
+        Batch { files: vec![Arc::new(file)], raw: self.raw, records: Some(self.records), picked: false }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod file;
 pub mod foreign;
 pub mod grep;
+pub mod live;
 pub mod order;
 pub mod place;
 pub mod reader;

@@ -19,6 +19,7 @@ use super::batch::{Batch, Fetched, Picker, event_times, keep_within};
 use super::counted::Counters;
 use super::fetch::fetch;
 use super::foreign;
+use super::live::{Covered, Live, LiveError};
 use super::place::Place;
 use super::report::Report;
 use super::survey::{Emitted, Question, Stream as RecordStream, survey};
@@ -54,6 +55,8 @@ pub trait Work: Send + Sync + 'static {
 pub enum AnswerError {
     #[error(transparent)]
     Read(#[from] ReadError),
+    #[error(transparent)]
+    Live(#[from] LiveError),
     /// Nobody takes it any more.
     #[error(transparent)]
     Out(#[from] std::io::Error),
@@ -66,6 +69,8 @@ pub struct Reader {
     pub report: Arc<Report>,
     /// Threads that decompress and work.
     pub cores: usize,
+    /// What is in no file yet is read too. It follows the files in the order of offsets, and is merged by time.
+    pub live: Option<Arc<Live>>,
 }
 
 /// Frames that are worked on as one.
@@ -87,7 +92,7 @@ struct Done<T> {
 impl Reader {
     pub fn new(place: Place, report: Arc<Report>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-        Self { place, report, cores }
+        Self { place, report, cores, live: None }
     }
 
     /// Does the work for all records of the question and hands each result to `take`, in the order of `by`.
@@ -104,15 +109,16 @@ impl Reader {
         let mut emitted: Emitted = HashMap::new();
         let mut changes = 0;
         loop {
-            let mut survey = survey(&self.place, question, &emitted, &self.report).await?;
+            let mut survey = survey(&self.place, question, &emitted, self.live.as_deref(), &self.report).await?;
+            let covered = std::mem::take(&mut survey.covered);
             let foreign = std::mem::take(&mut survey.foreign);
             if changes == 0 {
                 foreign::read_all(self, &foreign, &question.times, work, &mut take).await?;
             }
             let units = units(&self.place, question, survey, by, Arc::new(emitted.clone()), Arc::clone(&self.report));
             let outcome = match by {
-                By::Offset => self.by_offset(question, units, work, &mut emitted, &mut take).await,
-                By::Time => self.by_time(question, units, work, &mut take).await,
+                By::Offset => self.by_offset(question, units, work, &mut emitted, &covered, &mut take).await,
+                By::Time => self.by_time(question, units, work, &covered, &mut take).await,
             };
             match outcome {
                 Err(AnswerError::Read(ReadError::Changed { url, key })) => {
@@ -133,6 +139,7 @@ impl Reader {
         units: impl Stream<Item = Result<Unit, ReadError>> + Send + 'static,
         work: &Arc<W>,
         emitted: &mut Emitted,
+        covered: &Covered,
         take: &mut impl FnMut(W::Out) -> std::io::Result<()>,
     ) -> Result<(), AnswerError> {
         let job = {
@@ -150,7 +157,9 @@ impl Reader {
                 *known = last.max(*known);
             }
         }
-        Ok(())
+        let Some(live) = &self.live else { return Ok(()) };
+        let give = |batch, _| take(work.work(batch)).map_err(AnswerError::from);
+        live.read(&self.place, question, covered, &self.report, give).await
     }
 
     async fn by_time<W: Work>(
@@ -158,6 +167,7 @@ impl Reader {
         question: &Question,
         units: impl Stream<Item = Result<Unit, ReadError>> + Send + 'static,
         work: &Arc<W>,
+        covered: &Covered,
         take: &mut impl FnMut(W::Out) -> std::io::Result<()>,
     ) -> Result<(), AnswerError> {
         let select = Arc::clone(work);
@@ -168,6 +178,15 @@ impl Reader {
         };
         let mut done = self.pipeline(question, units, Arc::default(), |_| true, true, job);
         let mut sweep = Sweep::new(Arc::clone(&self.report));
+        if let Some(live) = &self.live {
+            let give = |batch, times| {
+                let mut timed = Timed::new(batch, times);
+                timed.select(|batch| work.select(batch));
+                sweep.push(timed);
+                Ok::<_, AnswerError>(())
+            };
+            live.read(&self.place, question, covered, &self.report, give).await?;
+        }
         while let Some(next) = done.recv().await {
             let next = next?;
             while let Some(batch) = sweep.before(next.earliest_ms) {

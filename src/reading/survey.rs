@@ -13,6 +13,7 @@ use futures::StreamExt;
 
 use super::catalog::{Entry, files};
 use super::file::{OpenFile, open, open_all};
+use super::live::{Covered, Live};
 use super::order::Span;
 use super::place::Place;
 use super::report::Report;
@@ -68,6 +69,8 @@ pub struct Survey {
     /// Other tools' files.
     pub foreign: Vec<Arc<OpenFile>>,
     pub streams: Streams,
+    /// With live records: what files hold of the part above low.
+    pub covered: Covered,
 }
 
 /// Numbers for streams.
@@ -122,6 +125,7 @@ pub async fn survey(
     place: &Place,
     question: &Question,
     emitted: &Emitted,
+    live: Option<&Live>,
     report: &Report,
 ) -> Result<Survey, ReadError> {
     let mut survey = Survey::default();
@@ -147,6 +151,9 @@ pub async fn survey(
         if let Err(error) = check(place, &file, index) {
             report.problem(&error);
             continue;
+        }
+        if let Some(live) = live {
+            cover(&mut survey.covered, index, live);
         }
         let frames = fitting(index, &question.times, emitted);
         let entries = || frames.iter().filter_map(|&number| index.frames.get(number));
@@ -178,6 +185,21 @@ impl Surveyed {
             check(place, &file, index)?;
         }
         Ok(Arc::new(file))
+    }
+}
+
+/// Notes which offsets above low a file holds.
+fn cover(covered: &mut Covered, index: &Index, live: &Live) {
+    let mut stretches: HashMap<i32, (i64, i64)> = HashMap::new();
+    for held in index.frames.iter().flat_map(|frame| &frame.partitions) {
+        let stretch = stretches.entry(held.partition).or_insert((held.first, held.last));
+        *stretch = (stretch.0.min(held.first), stretch.1.max(held.last));
+    }
+    for (partition, (first, last)) in stretches {
+        let stream = Stream::of(index, partition);
+        if live.low(&stream).is_some_and(|low| low <= last) {
+            covered.add((stream, index.facts.bucket_start_secs), first, last);
+        }
     }
 }
 

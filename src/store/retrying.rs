@@ -12,7 +12,7 @@ use crate::clock::Environment;
 const NOTABLE_WAIT: Duration = Duration::from_secs(5);
 
 /// Attempts of a request for which somebody waits at a terminal: some seconds altogether.
-const BRIEF_ATTEMPTS: u32 = 8;
+const BRIEF_ATTEMPTS: u32 = 7;
 
 /// Repeats a request a few times, for commands: what is away for longer, or refuses, is said instead of waited for. The
 /// request must be safe to repeat.

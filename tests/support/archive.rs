@@ -109,7 +109,9 @@ impl Writer {
             topic_id: None,
             incarnation: 0,
             app: segment.clone(),
-            bucket_start_secs: None,
+            bucket_start_secs: bucket_start.map(|start| {
+                jiff::tz::TimeZone::UTC.to_ambiguous_zoned_datetime(start).compatible().unwrap().timestamp().as_second()
+            }),
             intent_id: format!("{:032x}", self.log_number),
             digests: BTreeMap::new(),
             log_number: self.log_number,

@@ -10,9 +10,9 @@ mod readers;
 mod recover;
 mod skips;
 mod store_faults;
-mod verify;
 #[path = "../support/mod.rs"]
 mod support;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;

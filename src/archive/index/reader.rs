@@ -30,6 +30,13 @@ pub struct Index {
 }
 
 impl Index {
+    /// The index of records that are in no file yet: it has no frames.
+    pub fn of_no_file(facts: FileFacts) -> Self {
+        let codec = facts.codec;
+        let parts = Parts { tables: 0, frame_table: 0, version: FORMAT_VERSION };
+        Self { facts, frames: Vec::new(), data_len: 0, codec, parts, start: 0 }
+    }
+
     /// Byte ranges of the file (or sidecar) whose concatenation is the stored record table of a frame.
     pub fn table_ranges(&self, frame: &FrameEntry) -> Vec<Range<u64>> {
         let body = frame.table_offset..frame.table_offset + frame.table_len;
@@ -56,11 +63,11 @@ impl Index {
             }
             Ok::<_, IndexError>(part)
         };
-        let Parts { tables, frame_table } = self.parts;
+        let Parts { tables, frame_table, .. } = self.parts;
         let (table_bytes, frame_bytes) = (part(0..tables)?, part(tables..tables + frame_table)?);
         let locator = wrap::locator_in_tail(self.codec, bytes).ok_or_else(changed)?;
         let mut written = Vec::with_capacity(bytes.len());
-        wrap::write(self.codec, &table_bytes, &frame_bytes, locator, &mut written)?;
+        wrap::write(self.codec, self.parts, &table_bytes, &frame_bytes, locator, &mut written)?;
         if written != bytes {
             return Err(changed());
         }

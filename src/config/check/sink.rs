@@ -86,6 +86,7 @@ pub fn of_url(text: &str, endpoint: Option<&str>, region: Option<&str>) -> Resul
             key_file: None,
             secret_file: None,
             token_file: None,
+            endpoint: None,
         },
         url,
     })
