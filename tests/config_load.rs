@@ -436,11 +436,6 @@ fn a_sink_asks_for_what_fits_its_store() {
         ),
         ("url: s3://logs, credentials: { from: oidc }", "", "sink.credentials.from: `oidc` is not in this version"),
         ("url: s3://logs, credentials: { role_arn: r }", "", "sink.credentials.role_arn: taking on a role is not in"),
-        (
-            "url: s3://logs",
-            ", dead_letter: { topic: dlq, path: _dl }",
-            "dead_letter.topic: dead letters to a Kafka topic are not in this version; leave it out: they go to the folder _dl",
-        ),
     ] {
         let found = with(sink, rest).unwrap_err().to_string();
         assert!(found.contains(message) && found.lines().count() == 1 && !found.contains("planted"), "{sink}\n{found}");

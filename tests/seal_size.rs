@@ -27,7 +27,7 @@ fn stored(number: u64, entry: Entry) -> Stored {
 fn entry_bytes(lanes: i64) -> usize {
     let environment = Environment::default();
     let (connector, _) = load_connector_str(Path::new("c.yaml"), CONNECTOR, &environment).unwrap();
-    let settings = TaskSettings::new(Arc::new(connector), "t");
+    let settings = TaskSettings::new(Arc::new(connector), "t", 0);
     let mut state = State::default();
     state.apply(&stored(1, Entry::Takeover { worker: "w".to_owned(), time_ms: 0 })).unwrap();
     let (identity, lows) = (Identity::default(), BTreeMap::from([(0, 0)]));

@@ -61,7 +61,8 @@ impl ConnectorConfig {
         if let Some(time) = keys.get_mut("time").and_then(Value::as_object_mut) {
             time.remove("zone_data");
         }
-        keys.insert("topics".to_owned(), json!(["topic"]));
+        // A name that no dead letters go to.
+        keys.insert("topics".to_owned(), json!(["sluice.earlier.settings"]));
         keys.insert("sink".to_owned(), json!({"url": "file:///archive", "key": key}));
         // JSON is YAML; what stands for itself must not be expanded.
         let text = Value::Object(without_unset(keys)).to_string().replace('$', "$$");
@@ -136,13 +137,14 @@ mod tests {
         load_connector_str(Path::new("c.yaml"), &text, &BTreeMap::new()).unwrap().0
     }
 
-    const CASES: [&str; 6] = [
+    const CASES: [&str; 7] = [
         "app_id: { from: key }\n",
         "app_id: { from: json, pointer: /a$b, missing: none }\nformat: json\ncompression: { codec: zstd, level: 7 }\n",
         "app_id: { from: header, name: 'x: y', missing: dead_letter }\ntime: { from: json, pointer: /t, format: '%Y-%m-%d %H:%M', zone: Europe/Berlin, bucket: 1h }\n",
         "app_id: { from: regex, pattern: '^(\\w+)\\$$' }\ncompression: { codec: none }\non_error: skip\npartitions: [1, 3]\n",
         "app_id: { from: topic }\nisolation: read_uncommitted\ndead_letter: { path: _dead }\ncompression: { codec: gzip }\n",
         "app_id: { from: key }\ntime: { from: json, pointer: /t, format: unix_millis, bucket: none }\non_error: fail\n",
+        "app_id: { from: key }\ndead_letter: { topic: topic }\n",
     ];
 
     #[test]

@@ -206,6 +206,11 @@ impl MemoryKafka {
         self.change(|state| state.refusals.push_back(error));
     }
 
+    /// Forgets what [`Self::refuse_once`] is still to say.
+    pub fn accept_writes(&self) {
+        self.change(|state| state.refusals.clear());
+    }
+
     /// The records of a partition, with their offsets.
     pub fn records(&self, topic: &str, partition: i32) -> Vec<(i64, MemoryRecord)> {
         self.lock().log(topic, partition).map(|log| log.records.clone()).unwrap_or_default()

@@ -72,7 +72,7 @@ pub async fn approach(
         tracing::info!(connector, topic, ?offsets, "finishing what was decided before, up to the cut");
         apply(state, &journal.append(Entry::Cut { offsets, time_ms }).await?)?;
     }
-    Ok(Step::Finish(Box::new(TaskSettings::new(std::sync::Arc::new(earlier), topic))))
+    Ok(Step::Finish(Box::new(TaskSettings::new(std::sync::Arc::new(earlier), topic, settings.task))))
 }
 
 fn changed_keys(before: &Value, after: &Value) -> Vec<String> {

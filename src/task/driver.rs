@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::core::{Action, Core};
 use super::cut::Goal;
 use super::error::TaskError;
+use super::letters;
 use super::opening::{self, Opened, Opening};
 use super::settings::TaskSettings;
 use super::status::{TaskState, TaskStatus};
@@ -33,6 +34,7 @@ use crate::log::journal::{Journal, LogError};
 use crate::pipeline::budget::{Budget, Permit};
 use crate::pipeline::compress::{CompressPool, Job, Outcome, Work, Worked};
 use crate::pipeline::lane::FileId;
+use crate::pipeline::produce::Outgoing;
 use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 use crate::pipeline::spool::{Spool, SpoolFile, TaskSpool};
 use crate::pipeline::upload::upload;
@@ -49,6 +51,8 @@ const COPY_LOWS_MS: std::ops::Range<i64> = 5_000..43_200_000;
 const LAST_COPY: Duration = Duration::from_secs(5);
 /// Above this share of the budget lane buffers are compressed early.
 const RELIEF_PERCENT: u64 = 75;
+/// Dead letters on their way to their topic; with more, reading waits.
+const MAX_LETTERS_BYTES: u64 = 8 << 20;
 
 /// What a task works with.
 #[derive(Debug)]
@@ -143,7 +147,7 @@ async fn reach(
     stop: CancellationToken,
 ) -> Result<End, TaskError> {
     loop {
-        let settings = TaskSettings::new(Arc::clone(&context.connector), &context.topic);
+        let settings = TaskSettings::new(Arc::clone(&context.connector), &context.topic, context.task);
         let opening = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(End::Stopped),
@@ -175,6 +179,8 @@ enum JournalCommand {
 enum Answer {
     Appended(Result<Stored, LogError>),
     Uploaded(FileId),
+    /// So many bytes of dead letters.
+    DeadLettered(FileId, u64),
     /// With where they begin.
     NewPartitions(BTreeMap<i32, i64>),
     /// Kafka's group has these; `None`: it could not be told.
@@ -203,6 +209,8 @@ struct Driver<'a> {
     copied_lows: Vec<(i32, i64)>,
     copied_lows_at_ms: i64,
     copying_lows: bool,
+    /// Dead letters that the topic has not acknowledged.
+    letters_bytes: u64,
     tick_at: Instant,
     stopping: bool,
     /// Why the task ends once what was read is finished.
@@ -270,6 +278,7 @@ impl<'a> Driver<'a> {
             copied_lows: Vec::new(),
             copied_lows_at_ms: 0,
             copying_lows: false,
+            letters_bytes: 0,
             tick_at: Instant::now(),
             stopping: false,
             failed: None,
@@ -347,6 +356,10 @@ impl<'a> Driver<'a> {
 
     /// Frames in flight and buffers fill the budget, or the spool is full: then records wait.
     fn has_room(&self) -> bool {
+        self.letters_bytes < MAX_LETTERS_BYTES && self.spool_has_room()
+    }
+
+    fn spool_has_room(&self) -> bool {
         self.context.spool.used_bytes() < self.context.spool.max_bytes() || self.core.needs_records_to_free_spool()
     }
 
@@ -545,6 +558,10 @@ impl<'a> Driver<'a> {
                 self.context.status.update(|report| report.last_upload_ms = Some(now_ms));
                 self.core.on_uploaded(file, now_ms);
             }
+            Answer::DeadLettered(id, bytes) => {
+                self.letters_bytes = self.letters_bytes.saturating_sub(bytes);
+                self.core.on_dead_lettered(id, now_ms);
+            }
             Answer::NewPartitions(lows) => self.core.add_partitions(lows, now_ms),
             Answer::LowsCopied(copied) => {
                 self.copying_lows = false;
@@ -576,6 +593,7 @@ impl<'a> Driver<'a> {
                 let level = self.connector.compression.level;
                 self.submit(file, Work::Compress { sequence, buffer, level, permit }).await?;
             }
+            Action::DeadLetter { id, letters } => self.write_letters(id, letters),
             Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
             Action::Accepted(differs) => {
                 tracing::warn!(
@@ -610,6 +628,26 @@ impl<'a> Driver<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Until the topic has them all: low waits for that, and so does reading, above what may be under way.
+    fn write_letters(&mut self, id: FileId, letters: Vec<Outgoing>) {
+        let Some(topic) = self.connector.dead_letter.topic.clone() else { return };
+        let bytes = letters.iter().map(Outgoing::bytes).sum::<usize>() as u64;
+        self.letters_bytes += bytes;
+        let permit = self.context.budget.charge(bytes);
+        let kafka = Arc::clone(&self.context.kafka);
+        let random = Arc::clone(&self.context.environment.random);
+        let answers = self.answers.0.clone();
+        self.background.spawn(async move {
+            let written = letters::write(kafka.as_ref(), random.as_ref(), &topic, letters).await;
+            drop(permit);
+            let answer = match written {
+                Ok(()) => Answer::DeadLettered(id, bytes),
+                Err(error) => Answer::Failed(error.into()),
+            };
+            let _ = answers.send(answer);
+        });
     }
 
     async fn submit(&mut self, file: FileId, work: Work) -> Result<(), TaskError> {

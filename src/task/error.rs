@@ -3,6 +3,7 @@
 use super::core::CoreError;
 use crate::log::journal::LogError;
 use crate::pipeline::compress::CompressError;
+use crate::pipeline::produce::ProduceError;
 use crate::pipeline::source::SourceError;
 use crate::pipeline::spool::SpoolError;
 use crate::pipeline::upload::UploadError;
@@ -17,6 +18,9 @@ pub enum TaskError {
     Core(#[from] CoreError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    /// The topic of the dead letters.
+    #[error("dead letters: {0}; set dead_letter.topic to one that takes them, or leave it out")]
+    DeadLetters(#[from] ProduceError),
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]
@@ -60,7 +64,7 @@ impl TaskError {
                 SourceError::NoTopic { .. } | SourceError::Refused { .. } | SourceError::Unreadable { .. },
             ) => Remedy::Operator,
             Self::Source(_) | Self::KafkaLost(_) => Remedy::Damage,
-            Self::Core(CoreError::BadRecord { .. }) => Remedy::Operator,
+            Self::Core(CoreError::BadRecord { .. }) | Self::DeadLetters(_) => Remedy::Operator,
             Self::Core(_) => Remedy::Damage,
             Self::Upload(UploadError::Foreign { .. }) => Remedy::Damage,
             // The spool lost or changed a file.

@@ -14,9 +14,10 @@ use super::error::TaskError;
 use super::settings::TaskSettings;
 use crate::archive::index::Skipped;
 use crate::clock::Environment;
-use crate::config::StartFrom;
+use crate::config::{OnError, StartFrom};
 use crate::ledger::{Entry, Identity, IntentId, Low, Pending, State};
 use crate::log::journal::{Journal, read_state};
+use crate::pipeline::produce::ProduceError;
 use crate::pipeline::source::{At, Isolation, Kafka, SourceError, TopicInfo};
 use crate::pipeline::upload::{Found, find};
 use crate::store::Store;
@@ -69,6 +70,7 @@ pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal)
     }
     let before = topic_info(context.kafka.as_ref(), &context.topic, &BTreeMap::new()).await?;
     let cluster_id = context.kafka.cluster_id().await?;
+    check_dead_letters(context).await?;
     // A Kafka that can't answer must not cost a Takeover, which is kept for ever.
     offsets(context, &context.own_partitions(&before), At::Latest).await?;
     let (mut journal, mut state) =
@@ -113,6 +115,17 @@ pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal)
     let compacted = is_compacted(context, &missing).await?;
     let opened = Opened { journal, state, settings, partitions, missing, live_ends, compacted, cut };
     Ok(Opening::Ready(Box::new(opened)))
+}
+
+/// A topic for dead letters has to be there before the first of them, which may come in the middle of a night.
+async fn check_dead_letters(context: &TaskContext) -> Result<(), TaskError> {
+    let connector = &context.connector;
+    match &connector.dead_letter.topic {
+        Some(topic) if connector.on_error == OnError::DeadLetter && context.kafka.topic(topic).await?.is_none() => {
+            Err(ProduceError::NoTopic { topic: topic.clone() }.into())
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Asked only where it matters: who may read records may still not be allowed to see settings.

@@ -20,6 +20,8 @@ use crate::pipeline::lane::{Opener, Ranges, ReservedNames};
 pub struct TaskSettings {
     pub connector: Arc<ConnectorConfig>,
     pub topic: String,
+    /// Which task of the topic.
+    pub task: u32,
     /// Seed of the offset hashes of this topic.
     pub topic_seed: u64,
     /// What shapes content, and its hash.
@@ -27,9 +29,9 @@ pub struct TaskSettings {
 }
 
 impl TaskSettings {
-    pub fn new(connector: Arc<ConnectorConfig>, topic: &str) -> Self {
+    pub fn new(connector: Arc<ConnectorConfig>, topic: &str, task: u32) -> Self {
         let record = SettingsRecord::new(connector.content_settings());
-        Self { topic_seed: digest::topic_seed(topic), topic: topic.to_owned(), record, connector }
+        Self { topic_seed: digest::topic_seed(topic), topic: topic.to_owned(), task, record, connector }
     }
 
     pub fn frame_bytes(&self) -> usize {

@@ -74,7 +74,7 @@ fn objects_decided_by_a_predecessor_may_exceed_the_spool() {
 /// A core that owns partition 0 from its start, and the number of its log's next entry.
 fn core() -> (Core, u64) {
     let plan = Plan::new(&mut Rng::new(1), Mutation::None);
-    let settings = TaskSettings::new(Arc::clone(&plan.connector), TOPIC);
+    let settings = TaskSettings::new(Arc::clone(&plan.connector), TOPIC, 0);
     let mut state = State::default();
     state.apply(&stored(1, Entry::Takeover { worker: "w".to_owned(), time_ms: 0 })).unwrap();
     let lows = BTreeMap::from([(0, 0)]);

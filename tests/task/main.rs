@@ -4,6 +4,7 @@
 mod cuts;
 mod group_offsets;
 mod losses;
+mod poison;
 mod recover;
 mod skips;
 mod verify;
@@ -51,9 +52,11 @@ struct World {
 }
 
 fn world(kafka: &MemoryKafka, store: &Arc<MemoryStore>, settings: &str, worker: &str) -> World {
-    let text = format!(
-        "topics: [{TOPIC}]\napp_id: {{ from: json, pointer: /app_id }}\nsink: {{ url: file:///a }}\n{settings}"
-    );
+    world_of(kafka, store, &format!("app_id: {{ from: json, pointer: /app_id }}\n{settings}"), worker)
+}
+
+fn world_of(kafka: &MemoryKafka, store: &Arc<MemoryStore>, settings: &str, worker: &str) -> World {
+    let text = format!("topics: [{TOPIC}]\nsink: {{ url: file:///a }}\n{settings}");
     let (connector, _) = load_connector_str(Path::new("app-logs.yaml"), &text, &BTreeMap::new()).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let info = TopicInfo { name: TOPIC.to_owned(), id: None, partitions: Vec::new() };
@@ -152,7 +155,7 @@ fn lines(codec: Codec, file: &[u8]) -> Vec<String> {
         let stored = &file[at..at + usize::try_from(frame.stored_len).unwrap()];
         text.extend(decode_frame(codec, stored, usize::try_from(frame.raw_len).unwrap()).unwrap());
     }
-    String::from_utf8(text).unwrap().lines().map(str::to_owned).collect()
+    String::from_utf8_lossy(&text).lines().map(str::to_owned).collect()
 }
 
 /// A log in which `slow` holds low at 0 while files of `busy` are done: something is left to redo.

@@ -2,7 +2,7 @@
 //!
 //! Owns: these refusals and warnings, in one place. Does not own: whether a value is legal otherwise.
 //!
-//! Refused is what someone relies on when it is written (who can listen in, where dead letters lie, whose rights are used); what
+//! Refused is what someone relies on when it is written (who can listen in, whose rights are used); what
 //! only goes without is a warning.
 
 use crate::config::CredentialsFrom;
@@ -25,13 +25,6 @@ pub fn worker(raw: &mut Reader<'_>) {
 
 /// Of a connector's settings.
 pub fn connector(raw: &mut Reader<'_>) {
-    if raw.is_set("dead_letter.topic") {
-        let path = raw.peek("dead_letter.path").unwrap_or_default();
-        let message = format!(
-            "dead letters to a Kafka topic are not in this version; leave it out: they go to the folder {path}"
-        );
-        refuse(raw, "dead_letter.topic", &message);
-    }
     credentials(raw);
 }
 

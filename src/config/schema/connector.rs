@@ -317,7 +317,9 @@ pub static CONNECTOR: Schema = Schema {
             path: "dead_letter.topic",
             kind: Kind::Text,
             default: Some("null"),
-            doc: "a Kafka topic for dead letters. `null`: files of their own below `path`. This version refuses a topic",
+            doc: "a Kafka topic for dead letters, which has to be there; at least once, with Kafka Connect's \
+                  `__connect.errors.*` headers. Records above 900 KiB go to `path` all the same. `null`: files of their own \
+                  below `path`, exactly once",
             cost: "",
         },
         Key {

@@ -14,11 +14,14 @@ use kafka_protocol::messages::metadata_response::{
     MetadataResponseBroker, MetadataResponsePartition, MetadataResponseTopic,
 };
 use kafka_protocol::messages::offset_for_leader_epoch_response::{EpochEndOffset, OffsetForLeaderTopicResult};
+use kafka_protocol::messages::produce_response::{PartitionProduceResponse, TopicProduceResponse};
 use kafka_protocol::messages::{
     ApiKey, ApiVersionsResponse, BrokerId, FetchRequest, FetchResponse, ListOffsetsRequest, ListOffsetsResponse,
-    MetadataResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, RequestHeader, TopicName,
+    MetadataResponse, OffsetForLeaderEpochRequest, OffsetForLeaderEpochResponse, ProduceRequest, ProduceResponse,
+    RequestHeader, TopicName,
 };
 use kafka_protocol::protocol::{Decodable, Encodable, StrBytes};
+use kafka_protocol::records::RecordBatchDecoder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
@@ -35,6 +38,13 @@ pub enum Reply {
     Hang,
     /// The log, in pieces with this pause before each.
     Slow(Duration),
+}
+
+/// What a write gets instead of being taken.
+pub enum WriteReply {
+    Error(i16),
+    /// It is taken, and the connection closed instead of an answer.
+    Lost,
 }
 
 /// What all brokers of a cluster share.
@@ -60,6 +70,12 @@ pub struct State {
     pub epochs: Option<Vec<(i32, i64)>>,
     /// (broker, current leader epoch, epoch asked for).
     pub epochs_asked: Vec<(i32, i32, i32)>,
+    /// What the next writes get.
+    pub write_replies: VecDeque<WriteReply>,
+    /// The values of each batch that was taken.
+    pub written: Vec<Vec<Vec<u8>>>,
+    /// A batch with this value is not taken, for this error.
+    pub refused_value: Option<(Vec<u8>, i16)>,
 }
 
 pub struct FakeCluster {
@@ -84,6 +100,9 @@ impl FakeCluster {
             sessions: true,
             epochs: None,
             epochs_asked: Vec::new(),
+            write_replies: VecDeque::new(),
+            written: Vec::new(),
+            refused_value: None,
         }));
         for broker in 1..=count {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -156,6 +175,7 @@ async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> 
             ApiKey::ApiVersions => {
                 let mut keys =
                     vec![(18, 0, versions[0]), (3, 0, versions[1]), (2, 0, versions[2]), (1, 0, versions[3])];
+                keys.push((0, 3, 13));
                 keys.extend(state.lock().unwrap().epochs.is_some().then_some((23, 2, 4)));
                 let keys = keys.into_iter().map(|(key, lowest, highest)| {
                     ApiVersion::default().with_api_key(key).with_min_version(lowest).with_max_version(highest)
@@ -174,6 +194,10 @@ async fn serve(state: Arc<Mutex<State>>, broker: i32, mut stream: TcpStream) -> 
             ApiKey::OffsetForLeaderEpoch => {
                 let request = OffsetForLeaderEpochRequest::decode(&mut frame, version).ok()?;
                 epoch_end(&mut state.lock().unwrap(), broker, &request).encode(&mut out, version).ok()?;
+            }
+            ApiKey::Produce => {
+                let request = ProduceRequest::decode(&mut frame, version).ok()?;
+                write(&mut state.lock().unwrap(), broker, &request)?.encode(&mut out, version).ok()?;
             }
             ApiKey::Fetch => {
                 let request = FetchRequest::decode(&mut frame, version).ok()?;
@@ -250,6 +274,30 @@ fn epoch_end(state: &mut State, broker: i32, request: &OffsetForLeaderEpochReque
     let found = EpochEndOffset::default().with_leader_epoch(epoch).with_end_offset(end);
     let topic = OffsetForLeaderTopicResult::default().with_partitions(vec![found]);
     OffsetForLeaderEpochResponse::default().with_topics(vec![topic])
+}
+
+/// Takes a batch; `None`: the connection ends.
+fn write(state: &mut State, broker: i32, request: &ProduceRequest) -> Option<ProduceResponse> {
+    let data = &request.topic_data[0].partition_data[0];
+    let mut batch = data.records.clone().unwrap();
+    let records = RecordBatchDecoder::decode(&mut batch).unwrap().records;
+    let values: Vec<Vec<u8>> = records.iter().map(|record| record.value.clone().unwrap().to_vec()).collect();
+    let refused = state.refused_value.clone().filter(|(value, _)| values.contains(value));
+    let (error, lost) = match state.write_replies.pop_front() {
+        Some(WriteReply::Error(code)) => (code, false),
+        Some(WriteReply::Lost) => (0, true),
+        None if broker != state.leader => (6, false),
+        None => (refused.map_or(0, |(_, code)| code), false),
+    };
+    let base = state.written.iter().map(Vec::len).sum::<usize>() as i64;
+    if error == 0 {
+        state.written.push(values);
+    }
+    let answer = PartitionProduceResponse::default().with_error_code(error).with_base_offset(base);
+    let topic = TopicProduceResponse::default()
+        .with_name(TopicName(StrBytes::from_static_str(TOPIC)))
+        .with_partition_responses(vec![answer]);
+    (!lost).then(|| ProduceResponse::default().with_responses(vec![topic]))
 }
 
 /// `wanted` is the session: offset and size that were asked for last.

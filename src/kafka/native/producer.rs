@@ -250,3 +250,7 @@ impl<'a> Sending<'a> {
         None
     }
 }
+
+#[cfg(test)]
+#[path = "producer_tests.rs"]
+mod tests;

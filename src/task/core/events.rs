@@ -8,6 +8,7 @@ use crate::archive::frame::FrameBuffer;
 use crate::archive::index::FileFacts;
 use crate::ledger::{Entry, IntentId};
 use crate::pipeline::lane::FileId;
+use crate::pipeline::produce::Outgoing;
 use crate::pipeline::spool::FinishedFile;
 
 /// What the driver is to do.
@@ -17,6 +18,8 @@ pub enum Action {
     Compress { file: FileId, sequence: u32, buffer: FrameBuffer },
     /// Append to the log; answer with [`Core::on_appended`]. One at a time.
     Append(Entry),
+    /// Write these into the topic of dead letters; answer with [`Core::on_dead_lettered`].
+    DeadLetter { id: FileId, letters: Vec<Outgoing> },
     /// Start reading these partitions from their positions.
     Read { partitions: Vec<i32> },
     /// An object holds less than was decided, as somebody accepted: to be told.

@@ -10,6 +10,7 @@ mod entries;
 mod epochs;
 mod events;
 mod finishing;
+mod letters;
 mod records;
 mod skips;
 
@@ -20,6 +21,8 @@ pub use entries::SNAPSHOT_EVERY;
 pub use events::{Action, CoreError, Counters, Progress, RebuildDiffers};
 
 use epochs::Epochs;
+
+use letters::Letters;
 
 use entries::{DONE_WINDOW_MS, LOW_WINDOW_MS, SEAL_WINDOW_MS};
 use skips::Noted;
@@ -71,6 +74,7 @@ pub struct Core {
     noted: Noted,
     /// Files that are not done and tell of offsets that were left out, with the first of each partition.
     telling: BTreeMap<FileId, BTreeMap<i32, i64>>,
+    letters: Letters,
     /// Records may vanish from the topic by its own rules.
     compacted: bool,
     /// `--until-caught-up`: nothing at or above is taken.
@@ -127,6 +131,7 @@ impl Core {
             epochs: Epochs::default(),
             noted: Noted::default(),
             telling: BTreeMap::new(),
+            letters: Letters::default(),
             compacted: false,
             ends: None,
             replay_until: live_ends,
@@ -247,9 +252,15 @@ impl Core {
         match self.phase {
             Phase::Running => false,
             Phase::Draining => {
-                log_is_still && self.lanes.is_empty() && self.files.is_empty() && self.low_moved_since_ms.is_none()
+                log_is_still
+                    && self.letters.is_empty()
+                    && self.lanes.is_empty()
+                    && self.files.is_empty()
+                    && self.low_moved_since_ms.is_none()
             }
-            Phase::Failing => log_is_still && self.unlogged.is_empty() && self.files.none_in_upload(),
+            Phase::Failing => {
+                log_is_still && self.letters.is_empty() && self.unlogged.is_empty() && self.files.none_in_upload()
+            }
             Phase::Stopping => log_is_still && self.files.none_in_upload(),
         }
     }

@@ -33,6 +33,7 @@ impl Core {
             }
         }
         *self.counters.records_read.entry(partition).or_default() += records;
+        self.send_letters(partition);
         let next = block.next_offset.min(end).max(reached);
         if next > reached {
             self.note(partition, reached, next - 1, SkipReason::Hole);
@@ -67,6 +68,10 @@ impl Core {
                 OnError::Skip => {
                     self.counters.records_skipped += 1;
                     self.note(record.partition, record.offset, record.offset, SkipReason::Rule);
+                    return Ok(());
+                }
+                OnError::DeadLetter if self.goes_to_topic(record) => {
+                    self.dead_letter(record, why);
                     return Ok(());
                 }
                 OnError::DeadLetter => AppKey::DeadLetter,
