@@ -10,12 +10,16 @@ use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use crate::config::{Environment, LoadOptions, Loaded, Problems, load};
 
+mod cat;
 mod check;
 mod completions;
+mod grep;
 mod logging;
+mod ls;
 mod offsets;
 mod probe;
 mod recover;
+mod reading;
 pub mod rotation;
 mod run;
 mod status;
@@ -75,6 +79,12 @@ enum Command {
     Check(check::CheckArgs),
     /// Ask the running worker for connectors, tasks, lag and errors
     Status(status::StatusArgs),
+    /// List files with their times, records and offsets
+    Ls(ls::LsArgs),
+    /// Write an app's records to stdout
+    Cat(cat::CatArgs),
+    /// Search apps' records
+    Grep(grep::GrepArgs),
     /// Show what is archived and decided of each partition, or change where it goes on
     Offsets(offsets::OffsetsArgs),
     /// Prove that each offset up to low is in exactly one object
@@ -102,6 +112,9 @@ fn dispatch(cli: Cli) -> io::Result<Exit> {
         Command::Run(args) => run::run(&args, &cli.settings),
         Command::Check(args) => check::run(args, &cli.settings),
         Command::Status(args) => status::run(&args, &cli.settings),
+        Command::Ls(args) => ls::run(&args, &cli.settings),
+        Command::Cat(args) => cat::run(&args, &cli.settings),
+        Command::Grep(args) => grep::run(&args, &cli.settings),
         Command::Offsets(args) => offsets::run(&args, &cli.settings),
         Command::Verify(args) => verify::run(&args, &cli.settings),
         Command::Recover(args) => recover::run(&args, &cli.settings),

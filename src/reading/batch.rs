@@ -45,7 +45,7 @@ pub struct Place {
 }
 
 /// Records of one frame, or of several that were merged; or text of a file without an index.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub files: Vec<Arc<OpenFile>>,
     raw: Vec<u8>,
@@ -156,34 +156,10 @@ impl Batch {
         self.picked |= records.len() != before;
     }
 
-    /// One batch of the records of several, by `less`.
-    pub fn merge<K: Ord>(batches: Vec<Self>, order: impl Fn(&Self, &Place) -> K) -> Self {
-        let mut merged = Self { files: Vec::new(), raw: Vec::new(), records: Some(Vec::new()), picked: true };
-        let mut all: Vec<(K, usize, Place)> = Vec::new();
-        for (number, batch) in batches.iter().enumerate() {
-            let places = batch.records.iter().flatten();
-            all.extend(places.map(|place| (order(batch, place), number, *place)));
-        }
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        let mut first_file = Vec::with_capacity(batches.len());
-        for batch in &batches {
-            first_file.push(merged.files.len());
-            merged.files.extend(batch.files.iter().cloned());
-        }
-        let mut records = Vec::with_capacity(all.len());
-        for (_, number, place) in all {
-            let Some(batch) = batches.get(number) else { continue };
-            let start = merged.raw.len();
-            merged.raw.extend_from_slice(batch.bytes(&place));
-            let end = merged.raw.len();
-            merged.raw.push(b'\n');
-            let at = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
-            let source = first_file.get(number).copied().unwrap_or_default() + place.source as usize;
-            records.push(Place { source: at(source), start: at(start), end: at(end), ..place });
-        }
-        merged.picked = false;
-        merged.records = Some(records);
-        merged
+    /// Topic of the first file.
+    pub fn topic(&self) -> Arc<str> {
+        let index = self.files.first().and_then(|file| file.index.as_ref());
+        index.map_or_else(|| Arc::from(""), |index| Arc::from(index.facts.topic.as_str()))
     }
 
     /// All records as one text, each with its newline; and where each record lies in it, where that is known.
@@ -205,6 +181,61 @@ impl Batch {
                 (text, Some(places))
             }
         }
+    }
+}
+
+/// Copies records of several batches into one, in the order in which they are picked.
+#[derive(Debug, Default)]
+pub struct Picker {
+    files: Vec<Arc<OpenFile>>,
+    raw: Vec<u8>,
+    records: Vec<Place>,
+}
+
+impl Picker {
+    /// All records of the batches by topic, incarnation, partition and offset.
+    pub fn merge(batches: Vec<Batch>) -> Batch {
+        let stream = |batch: &Batch| {
+            let index = batch.files.first().and_then(|file| file.index.as_ref());
+            index.map(|index| (index.facts.topic.clone(), index.facts.incarnation))
+        };
+        let mut streams: Vec<_> = batches.iter().map(stream).collect();
+        streams.sort();
+        streams.dedup();
+        let mut all: Vec<(usize, Place, &Batch)> = Vec::new();
+        for batch in &batches {
+            let number = streams.binary_search(&stream(batch)).unwrap_or_default();
+            all.extend(batch.records().unwrap_or_default().iter().map(|place| (number, *place, batch)));
+        }
+        all.sort_by_key(|(stream, place, _)| (*stream, place.partition, place.offset));
+        let mut picker = Self::default();
+        all.iter().for_each(|(_, place, batch)| picker.pick(batch, place));
+        picker.finish()
+    }
+
+    pub fn raw_len(&self) -> usize {
+        self.raw.len()
+    }
+
+    pub fn pick(&mut self, batch: &Batch, place: &Place) {
+        let Some(file) = batch.files.get(place.source as usize) else { return };
+        let source = match self.files.iter().rposition(|known| Arc::ptr_eq(known, file)) {
+            Some(known) => known,
+            None => {
+                self.files.push(Arc::clone(file));
+                self.files.len() - 1
+            }
+        };
+        let start = self.raw.len();
+        self.raw.extend_from_slice(batch.bytes(place));
+        let end = self.raw.len();
+        self.raw.push(b'\n');
+        let at = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
+        self.records.push(Place { source: at(source), start: at(start), end: at(end), ..*place });
+    }
+
+    pub fn finish(self) -> Batch {
+        Batch { files: self.files, raw: self.raw, records: Some(self.records), picked: false }
     }
 }
 

@@ -12,14 +12,19 @@
 //! by it, since an object may be finished twice with other bytes (and the same records).
 
 pub mod batch;
+pub mod cat;
 pub mod catalog;
 pub mod counted;
 pub mod fetch;
 pub mod file;
+pub mod foreign;
+pub mod grep;
 pub mod order;
 pub mod place;
+pub mod reader;
 pub mod report;
 pub mod survey;
+pub mod sweep;
 pub mod times;
 pub mod units;
 

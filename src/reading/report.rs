@@ -29,6 +29,7 @@ pub struct Report {
 #[derive(Debug, Default)]
 struct State {
     said: BTreeSet<String>,
+    inexact: bool,
     worst: Worst,
 }
 
@@ -55,6 +56,16 @@ impl Report {
     /// Something that the user should know of the answer.
     pub fn note(&self, text: &str) {
         self.once(text, Worst::Fine);
+    }
+
+    /// The order of what is given out is not exact from here on.
+    pub fn inexact(&self, text: &str) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).inexact = true;
+        self.note(text);
+    }
+
+    pub fn is_inexact(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).inexact
     }
 
     pub fn worst(&self) -> Worst {

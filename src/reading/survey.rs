@@ -37,6 +37,12 @@ pub struct Stream {
     pub partition: i32,
 }
 
+impl Stream {
+    pub fn of(index: &Index, partition: i32) -> Self {
+        Self { topic: index.facts.topic.as_str().into(), incarnation: index.facts.incarnation, partition }
+    }
+}
+
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Question {
@@ -78,17 +84,12 @@ impl Streams {
 
     /// Offsets of the frames, as one thing to order.
     pub fn spans<'f>(&mut self, index: &Index, frames: impl Iterator<Item = &'f FrameEntry>) -> Vec<Span> {
-        let topic: Arc<str> = index.facts.topic.as_str().into();
         let mut spans: Vec<Span> = Vec::new();
         let mut of_partition: HashMap<i32, usize> = HashMap::new();
         for held in frames.flat_map(|frame| &frame.partitions) {
             let at = *of_partition.entry(held.partition).or_insert_with(|| {
-                let stream = Stream {
-                    topic: Arc::clone(&topic),
-                    incarnation: index.facts.incarnation,
-                    partition: held.partition,
-                };
-                spans.push(Span { stream: self.number(stream), first: held.first, last: held.last });
+                let stream = self.number(Stream::of(index, held.partition));
+                spans.push(Span { stream, first: held.first, last: held.last });
                 spans.len() - 1
             });
             if let Some(span) = spans.get_mut(at) {
@@ -102,14 +103,12 @@ impl Streams {
 /// The frames of a file (by number) that can hold what is asked for.
 pub fn fitting(index: &Index, times: &Times, emitted: &Emitted) -> Vec<usize> {
     let fits = |frame: &FrameEntry| times.touches(frame.min_time_ms, frame.max_time_ms);
-    let topic: Arc<str> = index.facts.topic.as_str().into();
     let is_new = |frame: &FrameEntry| {
         emitted.is_empty()
-            || frame.partitions.iter().any(|held| {
-                let (topic, incarnation) = (Arc::clone(&topic), index.facts.incarnation);
-                let stream = Stream { topic, incarnation, partition: held.partition };
-                emitted.get(&stream).is_none_or(|&last| last < held.last)
-            })
+            || frame
+                .partitions
+                .iter()
+                .any(|held| emitted.get(&Stream::of(index, held.partition)).is_none_or(|&last| last < held.last))
     };
     let frames = index.frames.iter().enumerate();
     frames.filter(|(_, frame)| fits(frame) && is_new(frame)).map(|(number, _)| number).collect()

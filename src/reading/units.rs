@@ -259,7 +259,7 @@ impl Maker {
             self.ready.push_back(Unit::Knot(members));
             return;
         }
-        self.report.note(&format!(
+        self.report.inexact(&format!(
             "files overlap in {} MiB of records, more than are merged in memory: some offsets of a partition come out of \
              order. Narrow --since and --until, or use --sort time",
             bytes >> 20
