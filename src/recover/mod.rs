@@ -139,7 +139,8 @@ impl Recoverer {
                 name,
                 found,
                 identity: Identity { incarnation: found.incarnation(), ..identity.clone() },
-                settings: TaskSettings::new(Arc::clone(&self.connector), name),
+                // The same for every task: only what shapes content is taken of it.
+                settings: TaskSettings::new(Arc::clone(&self.connector), name, 0),
                 mapping: self.mapping(name).await?,
             };
             report.topics.push(self.topic(&topic, execute).await?);
