@@ -47,10 +47,10 @@ pub struct PlaceArgs {
 pub struct TimeArgs {
     /// From this time on: RFC 3339, a date, or a time ago such as -90m, -2h, -1d
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
-    since: Option<String>,
+    pub(super) since: Option<String>,
     /// Up to this time, without it
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
-    until: Option<String>,
+    pub(super) until: Option<String>,
 }
 
 /// Another order than that of offsets.

@@ -7,3 +7,4 @@ mod support;
 
 mod finding;
 mod recipes;
+mod restore;
