@@ -25,6 +25,7 @@ pub mod reading;
 pub mod record;
 pub mod recover;
 pub mod redis_link;
+pub mod restore;
 pub mod store;
 pub mod task;
 pub mod verify;

@@ -25,6 +25,14 @@ fn check_says_what_the_shipped_settings_lead_to() {
 }
 
 #[test]
+fn an_archive_without_files_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("file://{}", dir.path().display());
+    let (code, out, err) = run(&["ls", &url, "--app", "pay"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", "sluice: there are no files of app pay\n"));
+}
+
+#[test]
 fn check_writes_json() {
     let (code, out, err) = run(&["check", "--json"]);
     assert_eq!((code, err.as_str()), (0, ""));

@@ -68,6 +68,7 @@ pub fn run(args: &LsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
             false => session.apps(&args.app).await?.map_or(vec![None], |apps| apps.into_iter().map(Some).collect()),
         };
         let mut table = Table { rows: Vec::new(), widths: [0; COLUMNS], is_first: true };
+        let mut is_empty = true;
         for app in apps {
             let listing = files(&session.place, app.as_deref(), &times);
             let mut opened = std::pin::pin!(open_all(&session.place, listing));
@@ -81,6 +82,7 @@ pub fn run(args: &LsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
                     Err((_, error)) => return Err(error.into()),
                 };
                 let Some(shown) = show(&file, app.as_deref(), &times) else { continue };
+                is_empty = false;
                 if args.json {
                     let mut line = serde_json::to_vec(&shown).map_err(reading::Failure::usage)?;
                     line.push(b'\n');
@@ -91,6 +93,11 @@ pub fn run(args: &LsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
             }
         }
         table.flush().map_err(reading::Stop::Out)?;
+        if is_empty {
+            let of = if args.app.is_empty() { String::new() } else { format!(" of app {}", args.app.join(" or ")) };
+            let then = if times.is_all() { "" } else { " in that time" };
+            session.report.note(&format!("there are no files{of}{then}"));
+        }
         Ok(Exit::Done)
     })
 }

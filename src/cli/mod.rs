@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
+use indicatif::{ProgressState, ProgressStyle};
 
 use crate::config::{ConnectorConfig, Environment, LoadOptions, Loaded, Problems, WorkerConfig, load};
 
@@ -20,6 +21,7 @@ mod offsets;
 mod probe;
 mod reading;
 mod recover;
+mod restore;
 pub mod rotation;
 mod run;
 mod status;
@@ -39,6 +41,8 @@ pub enum Exit {
     Unreachable = 3,
     /// Lost data or a broken invariant was found.
     Damaged = 4,
+    /// Stopped by a signal before it was done, as shells count SIGINT.
+    Interrupted = 130,
 }
 
 impl From<Exit> for ExitCode {
@@ -89,6 +93,8 @@ enum Command {
     Offsets(offsets::OffsetsArgs),
     /// Prove that each offset up to low is in exactly one object
     Verify(verify::VerifyArgs),
+    /// Write apps' records back into a Kafka topic
+    Restore(restore::RestoreArgs),
     /// Rebuild lost logs from the objects of the archive
     Recover(recover::RecoverArgs),
     /// Write completions for a shell to stdout
@@ -117,6 +123,7 @@ fn dispatch(cli: Cli) -> io::Result<Exit> {
         Command::Grep(args) => grep::run(&args, &cli.settings),
         Command::Offsets(args) => offsets::run(&args, &cli.settings),
         Command::Verify(args) => verify::run(&args, &cli.settings),
+        Command::Restore(args) => restore::run(args, &cli.settings),
         Command::Recover(args) => recover::run(&args, &cli.settings),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
     }
@@ -143,6 +150,15 @@ fn complain(message: &str) {
 /// Colour is for terminals, and not where NO_COLOR (no-color.org) says no.
 fn colour(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// How a progress bar looks; `{rate}` is whole things a second.
+fn bar_style(template: &str) -> Option<ProgressStyle> {
+    let rate = |state: &ProgressState, out: &mut dyn std::fmt::Write| {
+        // Nobody is left to tell where the terminal is closed.
+        let _ = write!(out, "{:.0}/s", state.per_sec());
+    };
+    Some(ProgressStyle::with_template(template).ok()?.with_key("rate", rate))
 }
 
 /// To be called first by what speaks TLS: with two providers in the program, clients that find none installed panic.

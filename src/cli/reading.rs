@@ -52,10 +52,10 @@ pub struct PlaceArgs {
 pub struct TimeArgs {
     /// From this time on: RFC 3339, a date, or a time ago such as -90m, -2h, -1d
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
-    since: Option<String>,
+    pub(super) since: Option<String>,
     /// Up to this time, without it
     #[arg(long, value_name = "T", allow_hyphen_values = true)]
-    until: Option<String>,
+    pub(super) until: Option<String>,
 }
 
 /// Whether Kafka is read too.
@@ -114,7 +114,7 @@ impl From<LiveError> for Failure {
 /// An archive to read, and whom to tell.
 pub struct Session {
     /// The worker's settings, where a connector was named.
-    worker: Option<WorkerConfig>,
+    pub worker: Option<WorkerConfig>,
     pub place: Place,
     pub report: Arc<Report>,
     pub environment: Environment,

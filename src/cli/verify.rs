@@ -5,11 +5,12 @@
 use std::io::{self, IsTerminal as _, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 
-use super::{Exit, SettingsArgs, complain};
+use super::{Exit, SettingsArgs, bar_style, complain};
 use crate::clock::Environment;
 use crate::config::{ConnectorConfig, WorkerConfig};
 use crate::kafka;
@@ -111,34 +112,65 @@ fn exit_of(error: &VerifyError) -> Exit {
     }
 }
 
-/// The bar of a long step, on a terminal only.
+/// Without a terminal a line is written this often.
+const LINE_EVERY: Duration = Duration::from_secs(10);
+
+/// How far a long step is: a bar on a terminal, lines elsewhere.
 #[derive(Debug, Default)]
-pub struct Bar(Mutex<Option<ProgressBar>>);
+pub struct Bar(Mutex<Step>);
+
+#[derive(Debug, Default)]
+struct Step {
+    bar: Option<ProgressBar>,
+    what: String,
+    len: Option<u64>,
+    done: u64,
+    said: Option<Instant>,
+}
+
+impl Step {
+    fn line(&self) -> String {
+        match self.len {
+            Some(len) => format!("{} of {len} {}", self.done, self.what),
+            None => format!("{} {}", self.done, self.what),
+        }
+    }
+}
 
 impl Progress for Bar {
     fn step(&self, what: &str, len: Option<u64>) {
-        let mut bar = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(before) = bar.take() {
+        let mut step = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = step.bar.take() {
             before.finish_and_clear();
         }
-        if what.is_empty() || !io::stderr().is_terminal() {
+        *step = Step { what: what.to_owned(), len, ..Step::default() };
+        if what.is_empty() {
+            return;
+        }
+        if !io::stderr().is_terminal() {
+            step.said = Some(Instant::now());
             return;
         }
         let next = len.map_or_else(ProgressBar::new_spinner, ProgressBar::new);
         let style = match len {
-            Some(_) => "{bar:40} {percent}% of {len} {msg}, {per_sec}, {eta} left",
-            None => "{spinner} {pos} {msg}, {per_sec}",
+            Some(_) => "{bar:40} {percent}% of {len} {msg}, {rate}, {eta} left",
+            None => "{spinner} {pos} {msg}, {rate}",
         };
-        if let Ok(style) = ProgressStyle::with_template(style) {
+        if let Some(style) = bar_style(style) {
             next.set_style(style);
         }
         next.set_message(what.to_owned());
-        *bar = Some(next);
+        step.bar = Some(next);
     }
 
     fn advance(&self, done: u64) {
-        if let Some(bar) = &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
+        let mut step = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        step.done += done;
+        if let Some(bar) = &step.bar {
             bar.inc(done);
+        } else if step.said.is_some_and(|said| said.elapsed() >= LINE_EVERY) {
+            complain(&step.line());
+            step.said = Some(Instant::now());
         }
     }
 }

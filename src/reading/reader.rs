@@ -133,6 +133,55 @@ impl Reader {
         }
     }
 
+    /// Does the work for the records of the question behind what was given out before, in offset order, and sends each
+    /// result. Files without an index have no offsets: they are left out. Answers with how many. What is in no file yet is not
+    /// read.
+    ///
+    /// # Errors
+    /// The store, or nobody takes the results any more. Files that can't be read are reported and left out.
+    pub async fn behind<W: Work>(
+        &self,
+        question: &Question,
+        mut emitted: Emitted,
+        work: &Arc<W>,
+        results: mpsc::Sender<W::Out>,
+    ) -> Result<u64, AnswerError> {
+        let mut changes = 0;
+        loop {
+            let survey = survey(&self.place, question, &emitted, None, &self.report).await?;
+            let foreign = survey.foreign.len() as u64;
+            for file in &survey.foreign {
+                let (url, key) = (self.place.store.url(), &file.entry.key);
+                self.report.note(&format!("{url}/{key} has no index: it is left out"));
+            }
+            let known = Arc::new(emitted.clone());
+            let units = units(&self.place, question, survey, By::Offset, Arc::clone(&known), Arc::clone(&self.report));
+            let (needs, job) = (Arc::clone(work), Arc::clone(work));
+            let needs = move |format| needs.needs_records(format);
+            let job = move |batch: Batch, _: Option<Vec<i64>>| job.work(batch);
+            let mut done = self.pipeline(question, units, known, needs, false, job);
+            loop {
+                let next = match done.recv().await {
+                    None => return Ok(foreign),
+                    Some(Err(error @ ReadError::Changed { .. })) => {
+                        changes += 1;
+                        if self.report.is_inexact() || changes > MAX_CHANGES {
+                            return Err(error.into());
+                        }
+                        break;
+                    }
+                    Some(next) => next?,
+                };
+                let gone = |_| std::io::Error::from(std::io::ErrorKind::BrokenPipe);
+                results.send(next.out).await.map_err(gone)?;
+                for (stream, last) in next.given {
+                    let known = emitted.entry(stream).or_insert(last);
+                    *known = last.max(*known);
+                }
+            }
+        }
+    }
+
     async fn by_offset<W: Work>(
         &self,
         question: &Question,

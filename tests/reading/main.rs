@@ -9,3 +9,5 @@ mod answers;
 mod finding;
 mod live;
 mod program;
+mod recipes;
+mod restore;
