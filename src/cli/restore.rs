@@ -266,11 +266,11 @@ impl Progress for Shown {
         self.change(|shown| {
             (shown.done, shown.all, shown.since) = (done, all, Some((Instant::now(), done)));
             if io::stderr().is_terminal() {
-                let bar = ProgressBar::new(all).with_position(done);
+                // What is left: the rate is this run's.
+                let bar = ProgressBar::new(all.saturating_sub(done));
                 if let Some(style) = bar_style("{bar:40} {percent}% of {len} records, {rate}, {eta} left") {
                     bar.set_style(style);
                 }
-                bar.reset_eta();
                 shown.bar = Some(bar);
             }
         });
@@ -280,7 +280,7 @@ impl Progress for Shown {
         self.change(|shown| {
             shown.done += records;
             if let Some(bar) = &shown.bar {
-                bar.set_position(shown.done);
+                bar.inc(records);
                 return;
             }
             let Some((since, before)) = shown.since else { return };
