@@ -3,7 +3,7 @@
 //! Owns: what a reset changes, partition by partition, and writing it into the log. Does not own: who asks for it
 //! ([`crate::cli`]).
 //!
-//! What was archived is never touched. Where offsets will mean other records, or records are archived again, the incarnation
+//! What was archived is never touched; a sidecar whose data never came is removed. Where offsets will mean other records, or records are archived again, the incarnation
 //! counts up: it stands in the keys of later objects, so that none meets an old one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,13 +14,16 @@ use tokio::sync::mpsc;
 
 use super::error::TaskError;
 use super::opening::{self, apply};
+use crate::archive::codec::Codec;
+use crate::archive::index;
 use crate::clock::Environment;
-use crate::ledger::{Entry, Identity, Restart, State};
+use crate::ledger::{Entry, Identity, Pending, Restart, State};
 use crate::log::LogDoor;
 use crate::log::journal::{Journal, read_state};
 use crate::pipeline::budget::Budget;
 use crate::pipeline::source::{At, Isolation, Kafka, Position, ReadRequest, SourceError, SourceEvent};
 use crate::store::Store;
+use crate::store::retrying::retrying;
 
 /// Until a leader has told, or shown that nothing is wrong.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
@@ -105,6 +108,7 @@ pub async fn execute(subject: &Subject, wish: &Wish) -> Result<Option<Plan>, Tas
         Journal::take_over(subject.log.clone(), subject.environment.clone(), &subject.by).await?;
     // Its last owner may have gone on until now.
     let plan = plan_for(subject, &state, wish).await?;
+    remove_sidecars_without_data(subject, &state).await?;
     let partitions = plan.changes.iter().map(|change| (change.partition, change.restart)).collect();
     let why: BTreeSet<&str> = plan.changes.iter().map(|change| change.why.as_str()).collect();
     let why = why.into_iter().collect::<Vec<_>>().join("; ");
@@ -112,6 +116,19 @@ pub async fn execute(subject: &Subject, wish: &Wish) -> Result<Option<Plan>, Tas
     let entry = Entry::Reset { identity: plan.identity.clone(), partitions, why, time_ms };
     apply(&mut state, &journal.append(entry).await?)?;
     Ok(Some(plan))
+}
+
+/// A pending object of uncompressed records may be half there: its sidecar, not its data. What is left of its records is another
+/// object under the same key, whose sidecar that one would keep out.
+async fn remove_sidecars_without_data(subject: &Subject, state: &State) -> Result<(), TaskError> {
+    let missing = opening::missing_objects(subject.store.as_ref(), &subject.environment, state).await?;
+    for Pending { intent, .. } in state.intents.values().filter(|pending| missing.contains(&pending.intent.id)) {
+        if index::codec_of_key(&intent.key) == Codec::None {
+            let sidecar = index::sidecar_key(&intent.key);
+            retrying(&subject.environment, || subject.store.delete(&sidecar)).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn plan_for(subject: &Subject, state: &State, wish: &Wish) -> Result<Plan, TaskError> {

@@ -204,8 +204,14 @@ impl Oracle {
                     log.cleaned_to = log.cleaned_to.max(number);
                 }
             }
+            None if self.is_sidecar_without_data(world, key) => world.count("sidecar without its data removed"),
             None => world.violation(format!("object {key} is deleted")),
         }
+    }
+
+    /// Once a loss is accepted nobody needs it any more.
+    fn is_sidecar_without_data(&self, world: &World, key: &str) -> bool {
+        index::is_sidecar(key) && !world.objects().by_key.keys().any(|data| index::sidecar_key(data) == *key)
     }
 
     fn on_object(&mut self, world: &World, process: u32, key: &str, records: &[Place]) {

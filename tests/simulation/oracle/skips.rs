@@ -8,12 +8,13 @@ use std::ops::Range;
 use sluice::archive::codec::Codec;
 use sluice::archive::digest::{offset_hash, topic_seed};
 use sluice::archive::index::{self, SkipReason, Skipped};
-use sluice::ledger::Intent;
+use sluice::ledger::{Intent, State};
 
 use super::objects::index_of;
 use super::{Oracle, is_data};
 use crate::kafka::{TOPIC, Topic, Want};
 use crate::store::Object;
+use crate::workers::TOPIC_FOLDER;
 use crate::world::World;
 
 impl Oracle {
@@ -59,6 +60,17 @@ impl Oracle {
         }
     }
 
+    /// What the newest mapping holds for tasks that have not begun.
+    fn handed_on(&self) -> Vec<Skipped> {
+        let Some((number, mapping)) = self.mappings.last_key_value() else { return Vec::new() };
+        let has_begun = |skipped: &Skipped| {
+            let share = skipped.partition as u32 % mapping.tasks_max;
+            self.log(&format!("{TOPIC_FOLDER}{number}/{share}")).is_some_and(State::is_started)
+        };
+        let all = mapping.origin.as_ref().map_or(&[][..], |origin| &origin.skipped);
+        all.iter().filter(|skipped| !has_begun(skipped)).copied().collect()
+    }
+
     /// All that was skipped below low is told by an object, or by the log for the next one. A log that has ended handed what it
     /// told on to the next mapping.
     pub(super) fn check_all_skipped(&self, world: &World, topic: &Topic, objects: &BTreeMap<String, Object>) {
@@ -66,6 +78,7 @@ impl Oracle {
         let pending: Vec<&Intent> = logs.iter().flat_map(|log| log.state.intents.values()).map(|p| &p.intent).collect();
         let mut told: Vec<Skipped> = logs.iter().flat_map(|log| log.state.skips.as_slice()).copied().collect();
         told.extend(pending.iter().flat_map(|intent| &intent.skipped));
+        told.extend(self.handed_on());
         let done = |key: &str| !pending.iter().any(|intent| intent.key == key);
         for (key, object) in objects.iter().filter(|(key, _)| is_data(key) && done(key)) {
             let codec = index::codec_of_key(key);
