@@ -58,7 +58,7 @@ fn run(dir: &Path, program: &str, text: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The Python that has DuckDB and polars.
+/// The Python that has DuckDB, polars and ClickHouse.
 fn python() -> Option<String> {
     let output = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/dev/readers")).arg("python").output().unwrap();
     if output.status.success() {
@@ -90,4 +90,8 @@ async fn each_tool_reads_what_the_recipe_says() {
 
     let rows = run(dir.path(), &python, &block("## polars", "python"));
     assert_eq!(rows.trim(), "[('ERROR', 10), ('INFO', 20)]");
+
+    let clickhouse = format!("import chdb\nprint(chdb.query(\"\"\"{}\"\"\", 'CSV'))", block("## ClickHouse", "sql"));
+    let rows = run(dir.path(), &python, &clickhouse);
+    assert_eq!(rows.trim(), "\"payments\",\"2026-11-22\",\"ERROR\",10\n\"payments\",\"2026-11-22\",\"INFO\",20");
 }

@@ -23,7 +23,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use sluice::api::metrics::TaskMetrics;
 use sluice::archive::codec::{Codec, decode_frame};
-use sluice::archive::index::{IndexRead, codec_of_key, read_index};
+use sluice::archive::index::{IndexRead, codec_of_key, is_sidecar, read_index};
 use sluice::clock::Environment;
 use sluice::config::load_connector_str;
 use sluice::kafka::memory::{MemoryKafka, MemoryRecord};
@@ -174,7 +174,7 @@ async fn objects(store: &MemoryStore) -> BTreeMap<String, Vec<String>> {
 async fn objects_of(store: &dyn Store) -> BTreeMap<String, Vec<String>> {
     let page = store.list("", Depth::All, None, 1000).await.unwrap();
     let mut found = BTreeMap::new();
-    for object in page.objects.into_iter().filter(|object| !object.key.starts_with("_sluice/")) {
+    for object in page.objects.into_iter().filter(|object| is_data(&object.key)) {
         let bytes = store.get(&object.key, ByteRange::All, None).await.unwrap().unwrap().bytes;
         let codec = codec_of_key(&object.key);
         let lines = lines(codec, &bytes);
@@ -183,7 +183,14 @@ async fn objects_of(store: &dyn Store) -> BTreeMap<String, Vec<String>> {
     found
 }
 
+fn is_data(key: &str) -> bool {
+    !key.starts_with("_sluice/") && !is_sidecar(key)
+}
+
 fn lines(codec: Codec, file: &[u8]) -> Vec<String> {
+    if codec == Codec::None {
+        return String::from_utf8_lossy(file).lines().map(str::to_owned).collect();
+    }
     let Ok(IndexRead::Index(index)) = read_index(codec, file.len() as u64, file) else { panic!("no index") };
     let mut text = Vec::new();
     for frame in &index.frames {
