@@ -72,9 +72,10 @@ impl Oracle {
     }
 
     /// All that was skipped below low is told by an object, or by the log for the next one. A log that has ended handed what it
-    /// told on to the next mapping.
+    /// told on to the next mapping, once that is made.
     pub(super) fn check_all_skipped(&self, world: &World, topic: &Topic, objects: &BTreeMap<String, Object>) {
-        let logs: Vec<_> = self.logs.values().filter(|log| log.state.closed.is_none()).collect();
+        let handed_on = |next: u32| self.mappings.contains_key(&next);
+        let logs: Vec<_> = self.logs.values().filter(|log| !log.state.closed.is_some_and(handed_on)).collect();
         let pending: Vec<&Intent> = logs.iter().flat_map(|log| log.state.intents.values()).map(|p| &p.intent).collect();
         let mut told: Vec<Skipped> = logs.iter().flat_map(|log| log.state.skips.as_slice()).copied().collect();
         told.extend(pending.iter().flat_map(|intent| &intent.skipped));
