@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use twox_hash::XxHash3_64;
 
 use super::reading::{Session, TimeArgs};
-use super::{Exit, SettingsArgs, bar_style, check, complain};
+use super::{Exit, SettingsArgs, bar_style, complain};
 use crate::clock::Environment;
 use crate::config::{ConnectorConfig, WorkerConfig};
 use crate::kafka;
@@ -64,16 +64,9 @@ pub struct RestoreArgs {
 
 pub fn run(args: RestoreArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
-    let loaded = match settings.load() {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            check::print_problems(&mut io::stderr().lock(), &problems)?;
-            return Ok(Exit::Usage);
-        }
-    };
-    let Some(connector) = loaded.connectors.into_iter().find(|connector| connector.name == args.connector) else {
-        complain(&format!("there is no connector {} in the settings", args.connector));
-        return Ok(Exit::Usage);
+    let (worker, connector) = match settings.connector(&args.connector)? {
+        Ok(found) => found,
+        Err(exit) => return Ok(exit),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let report = Arc::new(Report::new(complain));
@@ -81,7 +74,7 @@ pub fn run(args: RestoreArgs, settings: &SettingsArgs) -> io::Result<Exit> {
         let stop = CancellationToken::new();
         let again = stop_on_signals(&stop)?;
         Ok::<_, io::Error>(tokio::select! {
-            outcome = restore(&args, &loaded.worker, connector, &report, stop) => outcome,
+            outcome = restore(&args, &worker, connector, &report, stop) => outcome,
             () = again.cancelled() => Err((Exit::Interrupted, "ended at once; the same command goes on".to_owned())),
         })
     });
