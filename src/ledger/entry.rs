@@ -182,7 +182,8 @@ pub struct Commit {
     /// All that earlier lows passed and no file tells of, in fewer ranges.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub joined: Vec<Skipped>,
-    /// Where the highest sealed record of a partition lies in Kafka's history, where that is known and higher than before.
+    /// Where the highest offset of a partition that is sealed or below low lies in Kafka's history, where that is known and
+    /// higher than before.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub seen: BTreeMap<i32, Position>,
     pub time_ms: i64,

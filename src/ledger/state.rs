@@ -85,7 +85,8 @@ pub struct State {
     pub marks: BTreeMap<Lane, BTreeMap<i32, i64>>,
     /// Decided, not yet known to be in the store; in the order of their ids.
     pub intents: BTreeMap<IntentId, Pending>,
-    /// The highest sealed record of a partition, by the offset after it and its leader epoch: below it Kafka's log must stay
+    /// The highest offset of a partition that was sealed or passed by low, by the one after it and its leader epoch: below it
+    /// Kafka's log must stay
     /// what it is.
     #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
     pub seen: BTreeMap<i32, Position>,

@@ -77,6 +77,26 @@ fn objects_decided_by_a_predecessor_may_exceed_the_spool() {
     });
 }
 
+/// Nothing was in an object yet, so nothing told that the log had been another one: records in the place of what low had passed
+/// were missed (seed 104371).
+#[test]
+fn a_log_that_was_truncated_below_what_is_in_no_object_is_noticed() {
+    in_virtual_time(async {
+        let world = world(5);
+        world.kafka().partitions[0].records.fill(None);
+        let plan = plan(1 << 24);
+        assert_eq!(end_of(Worker::start(&world, &plan, 1, true, false)).await.unwrap(), End::CaughtUp);
+        assert_eq!(world.oracle().state().low(0), Some(5));
+        {
+            let mut topic = world.kafka();
+            topic.truncate(0, 0);
+            (0..9).for_each(|_| topic.grow());
+        }
+        let error = end_of(Worker::start(&world, &plan, 2, true, false)).await.unwrap_err();
+        assert!(error.to_string().contains("truncated"), "{error}");
+    });
+}
+
 /// Whoever had looked at the mapping before began a log that was ended for the next one since, or ended it again: it could not be
 /// read any more, and with it the whole topic.
 #[test]

@@ -139,7 +139,7 @@ impl Core {
             Vec::new()
         };
         let joined = if joined.len() < waiting.len() { joined } else { Vec::new() };
-        let seen = self.newly_seen(&seal);
+        let seen = self.newly_seen(&seal, &lows);
         Commit { seal, replaced, done, lows, skipped, joined, seen, time_ms: now_ms }
     }
 
@@ -166,15 +166,18 @@ impl Core {
         self.telling.remove(&file);
     }
 
-    /// The highest records that these intents hold, with their leader epochs.
-    fn newly_seen(&self, seal: &[Intent]) -> BTreeMap<i32, Position> {
+    /// The highest offsets that this entry says something final about, with their leader epochs: the last records of its
+    /// intents, and what low passes, which may be in no object at all.
+    fn newly_seen(&self, seal: &[Intent], lows: &BTreeMap<i32, i64>) -> BTreeMap<i32, Position> {
+        let sealed = seal.iter().flat_map(|intent| &intent.ranges).map(|(&partition, range)| (partition, range.last));
+        let passed = lows.iter().map(|(&partition, low)| (partition, low - 1));
         let mut seen: BTreeMap<i32, Position> = BTreeMap::new();
-        for (&partition, range) in seal.iter().flat_map(|intent| &intent.ranges) {
+        for (partition, last) in sealed.chain(passed) {
             let before = seen.get(&partition).or_else(|| self.state.seen.get(&partition));
-            if before.is_some_and(|before| before.offset > range.last) {
+            if before.is_some_and(|before| before.offset > last) {
                 continue;
             }
-            if let Some(position) = self.epochs.after(partition, range.last) {
+            if let Some(position) = self.epochs.after(partition, last) {
                 seen.insert(partition, position);
             }
         }
