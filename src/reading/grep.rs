@@ -129,6 +129,11 @@ pub struct Style {
 }
 
 impl Style {
+    /// Lines are shown as they are.
+    fn is_plain(&self) -> bool {
+        self.prefix.is_none() && !self.colour
+    }
+
     fn line(&self, pattern: &Pattern, line: &[u8], is_hit: bool, out: &mut Vec<u8>) {
         if let Some(prefix) = &self.prefix {
             let separator = if is_hit { ':' } else { '-' };
@@ -154,6 +159,35 @@ impl Style {
         }
         out.extend_from_slice(line.get(shown..).unwrap_or_default());
         out.push(b'\n');
+    }
+}
+
+/// Lines that count, those that follow one another as one: where nearly all do, they are not copied one by one.
+#[derive(Debug, Default)]
+struct Runs(Vec<Range<usize>>);
+
+impl Runs {
+    /// A line without its newline, behind those before.
+    fn push(&mut self, line: Range<usize>) {
+        match self.0.last_mut() {
+            Some(last) if last.end == line.start => last.end = line.end + 1,
+            _ => self.0.push(line.start..line.end + 1),
+        }
+    }
+
+    /// What is left of the text, each line with its newline.
+    fn cut(self, mut text: Vec<u8>) -> Vec<u8> {
+        if text.last().is_some_and(|last| *last != b'\n') {
+            text.push(b'\n');
+        }
+        let mut kept = 0;
+        for run in self.0 {
+            let len = run.len();
+            text.copy_within(run, kept);
+            kept += len;
+        }
+        text.truncate(kept);
+        text
     }
 }
 
@@ -223,6 +257,15 @@ impl Work for Grep {
                 if !is_json {
                     found.text = json_lines(&found.text);
                 }
+            }
+            (Shape::Lines, _) if self.style.is_plain() => {
+                let (text, _) = batch.into_text();
+                let mut runs = Runs::default();
+                self.pattern.hits(&text, |line| {
+                    found.count += 1;
+                    runs.push(line);
+                });
+                found.text = runs.cut(text);
             }
             (Shape::Lines, _) => {
                 let (text, _) = batch.into_text();
@@ -325,6 +368,23 @@ mod tests {
         assert_eq!(hits("zzz", invert, TEXT).len(), 5);
         assert_eq!(hits("", invert, TEXT).len(), 0);
         assert!(Pattern::new("(", plain).is_err());
+    }
+
+    #[test]
+    fn plain_lines_are_cut_out_of_their_text() {
+        for (pattern, text, expected) in [
+            ("one", TEXT, "one\nThree one\n"),
+            ("x*", TEXT, "one\ntwo\n\nThree one\nlast\n"),
+            ("last", TEXT, "last\n"),
+            ("[12]", "1\n2\n3\n1\n", "1\n2\n1\n"),
+            ("none", TEXT, ""),
+            ("a", "", ""),
+        ] {
+            let pattern = Pattern::new(pattern, PatternOptions::default()).unwrap();
+            let mut runs = Runs::default();
+            pattern.hits(text.as_bytes(), |line| runs.push(line));
+            assert_eq!(String::from_utf8(runs.cut(text.as_bytes().to_vec())).unwrap(), expected);
+        }
     }
 
     #[test]
