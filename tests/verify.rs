@@ -88,6 +88,11 @@ fn a_lost_log_is_recovered_after_a_kill_under_load() {
     worker.wait_until("files of each app", || archive.is_dir() && files(&archive).len() > 60);
     worker.kill();
     fs::remove_dir_all(archive.join("_sluice")).unwrap();
+    let (code, _, err) = setup.command(&["run", "--until-caught-up"]);
+    assert!(
+        code == 4 && err.contains("no state of connector app-logs") && err.contains("sluice recover app-logs"),
+        "{err}"
+    );
     let (code, planned, err) = setup.command(&["recover", "app-logs", "--dry-run"]);
     assert_eq!(code, 0, "{planned}{err}");
     assert!(planned.contains("its log is gone") && planned.contains("nothing was changed"), "{planned}");

@@ -41,6 +41,15 @@ pub enum TopicSelection {
     Regex(regex::Regex),
 }
 
+impl TopicSelection {
+    pub fn includes(&self, topic: &str) -> bool {
+        match self {
+            Self::List(names) => names.iter().any(|name| name == topic),
+            Self::Regex(pattern) => pattern.is_match(topic),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartFrom {
     Earliest,

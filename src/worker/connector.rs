@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
+use super::first_start;
 use super::layout::{self, LayoutError};
 use super::supervisor::{self, Task};
 use crate::api::metrics::TaskMetrics;
@@ -20,8 +21,7 @@ use crate::config::{ConnectorConfig, TopicSelection};
 use crate::log::store_log::StoreLog;
 use crate::pipeline::source::{SourceError, TopicInfo};
 use crate::store::observed::Observed;
-use crate::store::retrying::retrying;
-use crate::store::{ByteRange, Depth, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::task::status::TaskStatus;
 
 /// How often topics and partitions are looked for.
@@ -111,11 +111,8 @@ async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc
         // A job must not wait for a store that is away when it begins.
         store.head(layout::STATE_FOLDER).await.map_err(|error| (Exit::Unreachable, error.to_string()))?;
     }
-    let log_store = apart.as_deref().unwrap_or(store.as_ref());
-    check_create_only(log_store, &shared, &config.name).await?;
-    if let Some(state) = apart.as_deref() {
-        check_state_is_there(store.as_ref(), state, &shared, &config.name).await?;
-    }
+    first_start::check(store.as_ref(), apart.as_deref().map(|state| state as &dyn Store), &shared.environment, &config)
+        .await?;
     let apart_door = apart.as_deref().map(|state| state as &dyn Store);
     layout::claim(store.as_ref(), apart_door, &shared.environment, &config.name, cluster_id.as_deref()).await.map_err(
         |error| match error {
@@ -126,62 +123,6 @@ async fn set_up(shared: Arc<Shared>, config: Arc<ConnectorConfig>) -> Result<Arc
     let uploads = Arc::new(Semaphore::new(config.sink.max_uploads.get()));
     let state = apart.unwrap_or_else(|| Arc::clone(&store));
     Ok(Arc::new(Connector { shared, config, store, state, uploads }))
-}
-
-/// At the first start: a store that lets objects be overwritten can't hold a log.
-async fn check_create_only(store: &dyn Store, shared: &Shared, connector: &str) -> Result<(), (Exit, String)> {
-    let unreachable = |error: StoreError| (Exit::Unreachable, error.to_string());
-    if layout::is_begun(store, &shared.environment, connector).await.map_err(unreachable)? {
-        return Ok(());
-    }
-    let report = crate::store::probe(store).await;
-    match report.create_only {
-        Some(true) => Ok(()),
-        Some(false) => Err((
-            Exit::Usage,
-            format!(
-                "{} lets an object be overwritten that was to be created only once, so it can't hold the connector's log (OSS with \
-                 versioning, or an old store): set state.url to a store that refuses, or archive to another bucket\n{report}",
-                store.url()
-            ),
-        )),
-        None => Err((Exit::Unreachable, format!("{} can't be used yet:\n{report}", store.url()))),
-    }
-}
-
-/// A place of state that forgot everything (a Redis that was flushed, a disk that was lost) must not be taken for a new one: all
-/// would be archived once more.
-async fn check_state_is_there(
-    data: &dyn Store,
-    state: &dyn Store,
-    shared: &Shared,
-    connector: &str,
-) -> Result<(), (Exit, String)> {
-    let unreachable = |error: StoreError| (Exit::Unreachable, error.to_string());
-    let environment = &shared.environment;
-    let key = layout::marker_key(connector);
-    let marker = retrying(environment, || data.get(&key, ByteRange::All, None)).await.map_err(unreachable)?;
-    // A marker that can't be read, or names another place, is told by whoever claims the prefix.
-    let marker = marker.and_then(|got| serde_json::from_slice::<layout::Marker>(&got.bytes).ok());
-    let lies_there = marker.is_some_and(|marker| marker.state.as_deref() == Some(state.url()));
-    if !lies_there || layout::is_begun(state, environment, connector).await.map_err(unreachable)? {
-        return Ok(());
-    }
-    // Where the first start was cut short between the two markers there is no data yet.
-    let page = retrying(environment, || data.list("", Depth::Folder, None, 10)).await.map_err(unreachable)?;
-    let archived = page.folders.iter().any(|folder| folder.trim_end_matches('/') != layout::STATE_FOLDER);
-    if !archived && page.objects.is_empty() {
-        return Ok(());
-    }
-    Err((
-        Exit::Damaged,
-        format!(
-            "{} has archived data, but its state at {} is gone: nothing says what was archived, and all would be archived once \
-             more. Restore that place from a backup, or stop all workers and rebuild it with `sluice recover {connector}`",
-            data.url(),
-            state.url()
-        ),
-    ))
 }
 
 impl Connector {

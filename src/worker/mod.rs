@@ -7,6 +7,7 @@
 //! Owns: wiring, signals, how the process ends. Does not own: what a connector or a task does.
 
 pub mod connector;
+pub mod first_start;
 pub mod layout;
 pub mod mapping;
 pub mod places;
