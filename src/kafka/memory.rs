@@ -414,6 +414,12 @@ impl Kafka for MemoryKafka {
         })
     }
 
+    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<i64>, SourceError> {
+        let mut state = self.lock();
+        let log = state.log(topic, partition).ok_or_else(|| SourceError::NoTopic { topic: topic.to_owned() })?;
+        Ok(log.diverged(seen))
+    }
+
     async fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), SourceError> {
         let commit = Commit { group: group.to_owned(), topic: topic.to_owned(), offsets: offsets.to_vec() };
         self.lock().commits.push(commit);

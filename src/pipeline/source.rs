@@ -105,6 +105,12 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
 
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError>;
 
+    /// Where the log leaves the one that a position was read from: from there on its records are others, or gone. `None`:
+    /// nowhere below that position, or brokers or client can't tell. A reader asks by itself; this is for what is not read.
+    async fn diverged(&self, _topic: &str, _partition: i32, _seen: Position) -> Result<Option<i64>, SourceError> {
+        Ok(None)
+    }
+
     /// Copies offsets (partition, next offset) to a group without members, for lag tools; nothing decides by them. Kafka
     /// forgets them per partition after `offsets.retention.minutes` (7 days), so all are to be committed again at least
     /// each day. Clients that can't do it do nothing.

@@ -113,6 +113,7 @@ pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal)
         (own, live_ends)
     };
     check_ends(context, &state).await?;
+    check_unread(context, &state, &live_ends).await?;
     let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
     let compacted = is_compacted(context, &missing).await?;
     let opened = Opened { journal, state, settings, partitions, missing, live_ends, compacted, cut };
@@ -296,6 +297,27 @@ async fn check_ends(context: &TaskContext, state: &State) -> Result<(), TaskErro
         }
     }
     Ok(())
+}
+
+/// A reader asks whether a log is still the same before it reads it. Where nothing is to be read, nobody would: a job said that
+/// it had caught up with a log that had been truncated and grew again to where it was.
+async fn check_unread(context: &TaskContext, state: &State, live_ends: &BTreeMap<i32, i64>) -> Result<(), TaskError> {
+    let unread = |partition: &i32, end: i64| state.low(*partition).is_some_and(|low| low >= end);
+    let questions: Vec<_> = live_ends
+        .iter()
+        .filter(|(partition, end)| unread(partition, **end))
+        .filter_map(|(&partition, _)| Some((partition, *state.seen.get(&partition)?)))
+        .map(|(partition, seen)| async move {
+            match context.kafka.diverged(&context.topic, partition, seen).await? {
+                None => Ok(()),
+                Some(end_offset) => {
+                    let (topic, offset) = (context.topic.clone(), seen.offset);
+                    Err(TaskError::from(SourceError::Truncated { topic, partition, offset, end_offset }))
+                }
+            }
+        })
+        .collect();
+    stream::iter(questions).buffered(PARALLEL).try_collect().await
 }
 
 /// Pending intents whose objects the store does not have: they are rebuilt. The others only wait for their Done.

@@ -8,9 +8,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
-
-use tokio::sync::mpsc;
 
 use super::error::TaskError;
 use super::opening::{self, apply};
@@ -20,15 +17,9 @@ use crate::clock::Environment;
 use crate::ledger::{Entry, Identity, Pending, Restart, State};
 use crate::log::LogDoor;
 use crate::log::journal::{Journal, read_state};
-use crate::pipeline::budget::Budget;
-use crate::pipeline::source::{At, Isolation, Kafka, Position, ReadRequest, SourceError, SourceEvent};
+use crate::pipeline::source::{At, Isolation, Kafka};
 use crate::store::Store;
 use crate::store::retrying::retrying;
-
-/// Until a leader has told, or shown that nothing is wrong.
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
-/// One record is fetched to learn it.
-const ANSWER_BYTES: u64 = 16 << 20;
 
 /// The log to change, and what it is about.
 #[derive(Clone, Debug)]
@@ -143,7 +134,9 @@ async fn plan_for(subject: &Subject, state: &State, wish: &Wish) -> Result<Plan,
         let at = |at| subject.kafka.offset(&subject.topic, partition, at, Isolation::ReadUncommitted);
         let (start, end) = (at(At::Earliest).await?, at(At::Latest).await?);
         let diverged_at = match (wish, state.seen.get(&partition)) {
-            (Wish::AcceptLoss, Some(&seen)) => diverged_at(subject, &found, partition, (start, end), seen).await?,
+            (Wish::AcceptLoss, Some(&seen)) if start < end => {
+                subject.kafka.diverged(&subject.topic, partition, seen).await?
+            }
             _ => None,
         };
         extents.insert(partition, Extent { start, end, diverged_at });
@@ -169,48 +162,6 @@ async fn plan_for(subject: &Subject, state: &State, wish: &Wish) -> Result<Plan,
         }
         Wish::Set { partition, offset } => set(subject, state, found, &extents, &[(*partition, *offset)].into()),
     }
-}
-
-/// Where the log leaves what was read of it; `None`: it is the same below. A reader asks the leader before it reads anything.
-async fn diverged_at(
-    subject: &Subject,
-    found: &Identity,
-    partition: i32,
-    (start, end): (i64, i64),
-    seen: Position,
-) -> Result<Option<i64>, TaskError> {
-    if start == end {
-        return Ok(None);
-    }
-    let (events, mut answers) = mpsc::channel(1);
-    let request = ReadRequest {
-        topic: subject.topic.clone(),
-        topic_id: found.topic_id.clone(),
-        isolation: Isolation::ReadUncommitted,
-        starts: vec![(partition, end - 1)],
-        seen: vec![(partition, seen)],
-        budget: Budget::new(ANSWER_BYTES),
-    };
-    let _reader = subject.kafka.read(request, events);
-    let unreachable = |message: &str| SourceError::Unreachable {
-        what: format!("topic {} partition {partition}", subject.topic),
-        message: message.to_owned(),
-    };
-    let first = async {
-        loop {
-            match answers.recv().await {
-                Some(SourceEvent::Block(..)) => return Ok(None),
-                Some(SourceEvent::Failed { error: SourceError::Truncated { end_offset, .. }, .. }) => {
-                    return Ok(Some(end_offset));
-                }
-                Some(SourceEvent::Failed { error, .. }) => return Err(error.into()),
-                Some(SourceEvent::Waiting { .. }) => {}
-                None => return Err(unreachable("the reader ended").into()),
-            }
-        }
-    };
-    let waited = tokio::time::timeout(ANSWER_WITHIN, first).await;
-    waited.unwrap_or_else(|_| Err(unreachable("no answer where its log leaves what was read").into()))
 }
 
 /// Pure: what has to change for archiving to go on.

@@ -79,6 +79,10 @@ impl Kafka for Dying {
         self.kafka.offset(topic, partition, at, isolation).await
     }
 
+    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<i64>, SourceError> {
+        self.kafka.diverged(topic, partition, seen).await
+    }
+
     async fn produce(&self, topic: &str, records: &[Outgoing]) -> Vec<Result<Written, ProduceError>> {
         let call = {
             let mut calls = self.calls.lock().unwrap();

@@ -243,6 +243,14 @@ impl Kafka for SimKafka {
         .await
     }
 
+    async fn diverged(&self, _topic: &str, partition: i32, seen: Position) -> Result<Option<i64>, SourceError> {
+        let answer = self.ask(|topic| topic.partitions[partition as usize].diverged(seen)).await?;
+        if answer.is_some() {
+            self.0.world.count("truncation told of a partition that is not read");
+        }
+        Ok(answer)
+    }
+
     fn read(&self, request: ReadRequest, events: mpsc::Sender<SourceEvent>) -> Reader {
         let Self(process) = self;
         let stop = CancellationToken::new();

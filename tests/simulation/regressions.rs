@@ -97,6 +97,24 @@ fn a_log_that_was_truncated_below_what_is_in_no_object_is_noticed() {
     });
 }
 
+/// A job had nothing to read of a log that was truncated and had grown again to where it was, so it said that it had caught up
+/// (seed 63526).
+#[test]
+fn a_job_notices_a_truncation_of_what_it_does_not_read() {
+    in_virtual_time(async {
+        let world = world(5);
+        let plan = plan(1 << 24);
+        assert_eq!(end_of(Worker::start(&world, &plan, 1, true, false)).await.unwrap(), End::CaughtUp);
+        {
+            let mut topic = world.kafka();
+            topic.truncate(0, 2);
+            (0..3).for_each(|_| topic.grow());
+        }
+        let error = end_of(Worker::start(&world, &plan, 2, true, false)).await.unwrap_err();
+        assert!(error.to_string().contains("truncated to 2"), "{error}");
+    });
+}
+
 /// Whoever had looked at the mapping before began a log that was ended for the next one since, or ended it again: it could not be
 /// read any more, and with it the whole topic.
 #[test]

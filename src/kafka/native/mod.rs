@@ -60,7 +60,9 @@ use crate::kafka::native::cluster::{Cluster, topic_id};
 use crate::kafka::native::group_offsets::Coordinators;
 use crate::kafka::partitioner::Partitioner;
 use crate::pipeline::produce::{Outgoing, ProduceError, Written};
-use crate::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
+use crate::pipeline::source::{
+    At, Isolation, Kafka, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo,
+};
 
 /// Connects to the cluster of the settings.
 ///
@@ -108,6 +110,11 @@ impl Kafka for NativeKafka {
 
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError> {
         offsets::offset(&self.cluster, topic, partition, at, isolation).await
+    }
+
+    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<i64>, SourceError> {
+        let Some(leader_epoch) = seen.leader_epoch else { return Ok(None) };
+        offsets::diverged_now(&self.cluster, topic, partition, (seen.offset, leader_epoch)).await
     }
 
     async fn commit(&self, group: &str, topic: &str, offsets: &[(i32, i64)]) -> Result<(), SourceError> {

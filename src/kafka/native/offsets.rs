@@ -86,6 +86,34 @@ pub async fn diverged(
     Ok((found_epoch < leader_epoch || end < offset).then_some(end.min(offset)))
 }
 
+/// As [`diverged`], of whoever leads now, asked until there is an answer, or too long. Brokers that don't know the question can't
+/// tell.
+///
+/// # Errors
+/// [`SourceError::NoTopic`], or [`SourceError::Unreachable`] with the last trouble.
+pub async fn diverged_now(
+    cluster: &Cluster,
+    topic: &str,
+    partition: i32,
+    seen: (i64, i32),
+) -> Result<Option<i64>, SourceError> {
+    let mut retry = Retry::new();
+    loop {
+        let answer = match leader(cluster, topic, partition).await {
+            Ok((leader, leader_epoch)) => diverged(cluster, leader, leader_epoch, topic, partition, seen).await,
+            Err(error) => Err(error),
+        };
+        match answer {
+            Err(SourceError::Unreachable { .. }) if retry.again().await => {}
+            Err(error) if !matches!(error, SourceError::Unreachable { .. } | SourceError::NoTopic { .. }) => {
+                tracing::warn!(topic, partition, %error, "the brokers tell nothing of leader epochs: a truncated log may not be noticed");
+                return Ok(None);
+            }
+            answer => return answer,
+        }
+    }
+}
+
 async fn epoch_end(cluster: &Cluster, leader: i32, request: &OffsetForLeaderEpoch) -> Result<(i32, i64), SourceError> {
     let (topic, partition) = (&request.topic, request.partition);
     let answer = cluster.ask(leader, request).await?;
