@@ -13,7 +13,9 @@ use sluice::config::{Bucket, load_connector_str};
 use sluice::kafka::memory::{MemoryKafka, MemoryRecord};
 use sluice::kafka::partitioner::Partitioner;
 use sluice::pipeline::produce::{Outgoing, ProduceError, Written};
-use sluice::pipeline::source::{At, Isolation, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
+use sluice::pipeline::source::{
+    At, Isolation, Kafka, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo,
+};
 use sluice::reading::place::Place;
 use sluice::reading::report::Report;
 use sluice::reading::times::Times;
