@@ -96,7 +96,7 @@ fn a_lost_log_is_recovered_after_a_kill_under_load() {
     let (code, planned, err) = setup.command(&["recover", "app-logs", "--dry-run"]);
     assert_eq!(code, 0, "{planned}{err}");
     assert!(planned.contains("its log is gone") && planned.contains("nothing was changed"), "{planned}");
-    assert!(!archive.join("_sluice").exists());
+    assert!(!archive.join("_sluice/app-logs").exists());
     let (code, done, err) = setup.command(&["recover", "app-logs", "--json"]);
     assert_eq!(code, 0, "{done}{err}");
     let report: serde_json::Value = serde_json::from_str(&done).unwrap();
