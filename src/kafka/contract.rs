@@ -459,7 +459,7 @@ async fn memory_tells_truncations_by_epochs() {
     let error = Reading::with_request(&kafka, request(2, seen(7))).failure().await;
     assert!(matches!(error, SourceError::Truncated { offset: 7, end_offset: 6, .. }), "{error}");
     let seen = |offset| Position { offset, leader_epoch: Some(0) };
-    assert_eq!(kafka.diverged("t", 0, seen(7)).await.unwrap(), Some(6));
+    assert_eq!(kafka.diverged("t", 0, seen(7)).await.unwrap(), Some(seen(6)));
     assert_eq!(kafka.diverged("t", 0, seen(6)).await.unwrap(), None);
     let mut same = Reading::with_request(&kafka, request(2, vec![(0, seen(6))]));
     let epochs = [same.block().await.0.leader_epoch, same.block().await.0.leader_epoch];

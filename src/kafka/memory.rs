@@ -98,10 +98,13 @@ impl Log {
     }
 
     /// Where the log leaves the one that a position was read from.
-    fn diverged(&self, seen: Position) -> Option<i64> {
-        let next = self.epochs.iter().find(|&&(epoch, _)| epoch > seen.leader_epoch.unwrap_or(i32::MAX));
+    fn diverged(&self, seen: Position) -> Option<Position> {
+        let asked = seen.leader_epoch?;
+        let found = self.epochs.iter().rev().find(|&&(epoch, _)| epoch <= asked);
+        let next = self.epochs.iter().find(|&&(epoch, _)| epoch > asked);
         let end = next.map_or(self.end, |&(_, first)| first);
-        (end < seen.offset && seen.leader_epoch.is_some()).then_some(end)
+        let same_to = Position { offset: end, leader_epoch: found.map(|&(epoch, _)| epoch) };
+        (end < seen.offset).then_some(same_to)
     }
 
     fn readable_end(&self, isolation: Isolation) -> i64 {
@@ -254,7 +257,7 @@ impl MemoryKafka {
             return Err(error);
         }
         for seen in at.seen.into_iter().chain([position]) {
-            if let Some(end_offset) = log.diverged(seen) {
+            if let Some(Position { offset: end_offset, .. }) = log.diverged(seen) {
                 let topic = request.topic.clone();
                 return Err(SourceError::Truncated { topic, partition, offset: seen.offset, end_offset });
             }
@@ -414,7 +417,7 @@ impl Kafka for MemoryKafka {
         })
     }
 
-    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<i64>, SourceError> {
+    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<Position>, SourceError> {
         let mut state = self.lock();
         let log = state.log(topic, partition).ok_or_else(|| SourceError::NoTopic { topic: topic.to_owned() })?;
         Ok(log.diverged(seen))

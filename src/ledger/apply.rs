@@ -275,7 +275,10 @@ impl State {
                 }
                 (_, None) => {}
             }
-            let Restart { low, marks_to } = restart.unwrap_or(Restart { low: 0, marks_to: 0 });
+            let Restart { low, marks_to, seen } = restart.unwrap_or(Restart { low: 0, marks_to: 0, seen: None });
+            if seen.is_some_and(|seen| seen.offset > marks_to) {
+                return Err(format!("what was seen of partition {partition} goes beyond what is still the same"));
+            }
             for Pending { intent, .. } in self.intents.values() {
                 let Some(range) = intent.ranges.get(&partition) else { continue };
                 let span = self.short.entry(intent.id.clone()).or_default().entry(partition);
@@ -290,7 +293,9 @@ impl State {
                     *mark = (*mark).min(marks_to);
                 }
             }
-            if restart.is_none() || self.seen.get(&partition).is_some_and(|seen| seen.offset > marks_to) {
+            if let Some(seen) = seen {
+                self.seen.insert(partition, seen);
+            } else if restart.is_none() || self.seen.get(&partition).is_some_and(|seen| seen.offset > marks_to) {
                 self.seen.remove(&partition);
             }
             // Under another incarnation the partition begins anew: there is nothing between.

@@ -445,8 +445,10 @@ fn a_closed_log_takes_takeovers_only() {
 }
 
 fn reset(incarnation: u32, partitions: &[(i32, Option<(i64, i64)>)]) -> Entry {
-    let partitions =
-        partitions.iter().map(|&(p, restart)| (p, restart.map(|(low, marks_to)| Restart { low, marks_to }))).collect();
+    let partitions = partitions
+        .iter()
+        .map(|&(p, restart)| (p, restart.map(|(low, marks_to)| Restart { low, marks_to, seen: None })))
+        .collect();
     let identity = Identity { incarnation, ..Identity::default() };
     Entry::Reset { identity, partitions, why: "test".to_owned(), time_ms: 7 }
 }

@@ -159,6 +159,9 @@ pub struct Restart {
     pub low: i64,
     /// Records at or above it are not the ones that were archived: marks end here. `i64::MAX`: they are.
     pub marks_to: i64,
+    /// Where the log left the one that was read: below it, it must stay what it is. Not above `marks_to`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seen: Option<Position>,
 }
 
 /// Decisions and their completion, in one entry: what falls due together is written together.

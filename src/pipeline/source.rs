@@ -106,8 +106,9 @@ pub trait Kafka: Send + Sync + std::fmt::Debug {
     async fn offset(&self, topic: &str, partition: i32, at: At, isolation: Isolation) -> Result<i64, SourceError>;
 
     /// Where the log leaves the one that a position was read from: from there on its records are others, or gone. `None`:
-    /// nowhere below that position, or brokers or client can't tell. A reader asks by itself; this is for what is not read.
-    async fn diverged(&self, _topic: &str, _partition: i32, _seen: Position) -> Result<Option<i64>, SourceError> {
+    /// nowhere below that position, or brokers or client can't tell. A reader asks by itself; this is for what is not read. The
+    /// answer is a position of the log as it is now, without a leader epoch where nothing below is known to be the same.
+    async fn diverged(&self, _topic: &str, _partition: i32, _seen: Position) -> Result<Option<Position>, SourceError> {
         Ok(None)
     }
 

@@ -18,7 +18,7 @@ use crate::config::{OnError, StartFrom};
 use crate::ledger::{Entry, Identity, IntentId, Low, Pending, State};
 use crate::log::journal::{Journal, read_state};
 use crate::pipeline::produce::ProduceError;
-use crate::pipeline::source::{At, Isolation, Kafka, SourceError, TopicInfo};
+use crate::pipeline::source::{At, Isolation, Kafka, Position, SourceError, TopicInfo};
 use crate::pipeline::upload::{Found, find};
 use crate::store::Store;
 
@@ -310,7 +310,7 @@ async fn check_unread(context: &TaskContext, state: &State, live_ends: &BTreeMap
         .map(|(partition, seen)| async move {
             match context.kafka.diverged(&context.topic, partition, seen).await? {
                 None => Ok(()),
-                Some(end_offset) => {
+                Some(Position { offset: end_offset, .. }) => {
                     let (topic, offset) = (context.topic.clone(), seen.offset);
                     Err(TaskError::from(SourceError::Truncated { topic, partition, offset, end_offset }))
                 }

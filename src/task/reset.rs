@@ -17,7 +17,7 @@ use crate::clock::Environment;
 use crate::ledger::{Entry, Identity, Pending, Restart, State};
 use crate::log::LogDoor;
 use crate::log::journal::{Journal, read_state};
-use crate::pipeline::source::{At, Isolation, Kafka};
+use crate::pipeline::source::{At, Isolation, Kafka, Position};
 use crate::store::Store;
 use crate::store::retrying::retrying;
 
@@ -71,7 +71,7 @@ struct Extent {
     /// High watermark.
     end: i64,
     /// Where the log went another way below what was read.
-    diverged_at: Option<i64>,
+    diverged_at: Option<Position>,
 }
 
 /// Says what a reset would do, without touching the log. `None`: the task has never begun, or its log has ended.
@@ -190,12 +190,15 @@ fn accept_loss(state: &State, found: Identity, extents: &BTreeMap<i32, Extent>, 
         if recreated {
             let why = if other_cluster { "another cluster" } else { "the topic was made again" };
             // No mark means anything any more.
-            changes.push(change(Some(Restart { low: start, marks_to: 0 }), why.to_owned()));
+            changes.push(change(Some(Restart { low: start, marks_to: 0, seen: None }), why.to_owned()));
             continue;
         }
         let needed = needed.get(&partition).copied().unwrap_or(low.offset);
-        let marks_to = diverged_at.into_iter().chain((end < needed).then_some(end)).min();
-        let mut restart = Restart { low: low.offset, marks_to: marks_to.unwrap_or(i64::MAX) };
+        let marks_to = diverged_at.map(|at| at.offset).into_iter().chain((end < needed).then_some(end)).min();
+        // It may be truncated again before anything of it is read.
+        let seen = diverged_at.filter(|at| at.offset > 0 && at.leader_epoch.is_some());
+        let seen = seen.filter(|at| marks_to.is_some_and(|to| at.offset <= to));
+        let mut restart = Restart { low: low.offset, marks_to: marks_to.unwrap_or(i64::MAX), seen };
         let mut why = Vec::new();
         if let Some(to) = marks_to {
             other_records = true;
@@ -239,7 +242,7 @@ fn set(
             low_before: low.offset,
             low: Some(offset),
             why: format!("set to {offset}"),
-            restart: Some(Restart { low: offset, marks_to: offset }),
+            restart: Some(Restart { low: offset, marks_to: offset, seen: None }),
         });
     }
     let incarnation = state.identity.incarnation + u32::from(!changes.is_empty());

@@ -81,7 +81,7 @@ impl Kafka for Dying {
         self.kafka.offset(topic, partition, at, isolation).await
     }
 
-    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<i64>, SourceError> {
+    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<Position>, SourceError> {
         self.kafka.diverged(topic, partition, seen).await
     }
 

@@ -90,11 +90,14 @@ impl Partition {
     }
 
     /// Where the log leaves the one that a position was read from: what a leader answers who is asked for the end of an epoch.
-    fn diverged(&self, seen: Position) -> Option<i64> {
-        let epoch = seen.leader_epoch?;
-        let next = self.epochs.iter().find(|&&(later, _)| later > epoch);
+    fn diverged(&self, seen: Position) -> Option<Position> {
+        let asked = seen.leader_epoch?;
+        let found = self.epochs.iter().rev().find(|&&(epoch, _)| epoch <= asked);
+        let next = self.epochs.iter().find(|&&(later, _)| later > asked);
         let end = next.map_or(self.end(), |&(_, first)| first);
-        (end < seen.offset).then_some(end)
+        let gone = found.is_none_or(|&(epoch, _)| epoch < asked);
+        let same_to = Position { offset: end.min(seen.offset), leader_epoch: found.map(|&(epoch, _)| epoch) };
+        (gone || end < seen.offset).then_some(same_to)
     }
 }
 
@@ -243,7 +246,7 @@ impl Kafka for SimKafka {
         .await
     }
 
-    async fn diverged(&self, _topic: &str, partition: i32, seen: Position) -> Result<Option<i64>, SourceError> {
+    async fn diverged(&self, _topic: &str, partition: i32, seen: Position) -> Result<Option<Position>, SourceError> {
         let answer = self.ask(|topic| topic.partitions[partition as usize].diverged(seen)).await?;
         if answer.is_some() {
             self.0.world.count("truncation told of a partition that is not read");
@@ -343,7 +346,7 @@ fn fetch(world: &World, process: &Process, request: &ReadRequest, reading: &Read
         let (expected, found) = (id(request.topic_id.clone()), id(found));
         return failed(SourceError::Recreated { topic: TOPIC.to_owned(), expected, found });
     }
-    if let Some(end_offset) = seen.and_then(|seen| log.diverged(seen)) {
+    if let Some(Position { offset: end_offset, .. }) = seen.and_then(|seen| log.diverged(seen)) {
         world.count("truncation told by its leader epoch");
         return failed(SourceError::Truncated { topic: TOPIC.to_owned(), partition, offset, end_offset });
     }

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::kafka::{Partition, Produced, TOPIC};
 use crate::mutation::Mutation;
 use crate::process::Process;
-use crate::workers::{Plan, TOPIC_FOLDER, Worker, context};
+use crate::workers::{Plan, TOPIC_FOLDER, Worker, accept_loss, context};
 use crate::world::{EPOCH_MS, Rng, Watch, World};
 
 fn in_virtual_time<T>(test: impl Future<Output = T>) -> T {
@@ -112,6 +112,30 @@ fn a_job_notices_a_truncation_of_what_it_does_not_read() {
         }
         let error = end_of(Worker::start(&world, &plan, 2, true, false)).await.unwrap_err();
         assert!(error.to_string().contains("truncated to 2"), "{error}");
+    });
+}
+
+/// A log that was accepted at where it had been truncated was truncated again, below that and below low, before anything of it was
+/// read: what had been seen was forgotten by then, so records in the place of archived ones were missed (seed 202542).
+#[test]
+fn a_second_truncation_before_the_accepted_log_is_read_is_noticed() {
+    in_virtual_time(async {
+        let (world, plan) = (world(5), plan(1 << 24));
+        let grown_after = |end: usize, more: usize| {
+            let mut topic = world.kafka();
+            topic.truncate(0, end);
+            (0..more).for_each(|_| topic.grow());
+        };
+        assert_eq!(end_of(Worker::start(&world, &plan, 1, true, false)).await.unwrap(), End::CaughtUp);
+        grown_after(4, 5);
+        assert!(accept_loss(&world, &plan, 2, None).await);
+        assert_eq!(world.oracle().state().low(0), Some(4));
+        grown_after(2, 9);
+        let error = end_of(Worker::start(&world, &plan, 3, true, false)).await.unwrap_err();
+        assert!(error.to_string().contains("truncated to 2"), "{error}");
+        assert!(accept_loss(&world, &plan, 4, None).await);
+        assert_eq!(world.oracle().state().low(0), Some(2));
+        assert_eq!(end_of(Worker::start(&world, &plan, 5, true, false)).await.unwrap(), End::CaughtUp);
     });
 }
 

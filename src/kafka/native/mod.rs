@@ -112,7 +112,7 @@ impl Kafka for NativeKafka {
         offsets::offset(&self.cluster, topic, partition, at, isolation).await
     }
 
-    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<i64>, SourceError> {
+    async fn diverged(&self, topic: &str, partition: i32, seen: Position) -> Result<Option<Position>, SourceError> {
         let Some(leader_epoch) = seen.leader_epoch else { return Ok(None) };
         offsets::diverged_now(&self.cluster, topic, partition, (seen.offset, leader_epoch)).await
     }

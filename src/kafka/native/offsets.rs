@@ -11,7 +11,7 @@ use crate::kafka::native::cluster::Cluster;
 use crate::kafka::native::errors;
 use crate::kafka::native::messages::list_offsets::{EARLIEST, LATEST, ListOffsets};
 use crate::kafka::native::messages::offset_for_leader_epoch::OffsetForLeaderEpoch;
-use crate::pipeline::source::{At, Isolation, SourceError};
+use crate::pipeline::source::{At, Isolation, Position, SourceError};
 
 /// How long a question is asked again, while a leader is elected for example.
 const ASK_LIMIT: Duration = Duration::from_secs(30);
@@ -61,7 +61,8 @@ async fn find(
     }
 }
 
-/// Where the leader's log leaves the one that a position was read from (KIP-320); `None`: nowhere below it.
+/// Where the leader's log leaves the one that a position was read from (KIP-320), with the epoch of what lies below; `None`:
+/// nowhere below it.
 ///
 /// # Errors
 /// [`SourceError::Unreachable`], also of a broker that leads no longer; [`SourceError::Refused`] by brokers that don't
@@ -73,7 +74,7 @@ pub async fn diverged(
     topic: &str,
     partition: i32,
     seen: (i64, i32),
-) -> Result<Option<i64>, SourceError> {
+) -> Result<Option<Position>, SourceError> {
     let (offset, leader_epoch) = seen;
     let topic = topic.to_owned();
     let request = OffsetForLeaderEpoch { topic, partition, current_leader_epoch, leader_epoch };
@@ -81,9 +82,10 @@ pub async fn diverged(
     if found_epoch < 0 || end < 0 {
         // No epoch as young as this was ever there: nothing of the log that the leader has is known to be the same.
         let (log_start, _) = ends(cluster, leader, current_leader_epoch, &request.topic, partition).await?;
-        return Ok(Some(log_start.min(offset)));
+        return Ok(Some(Position { offset: log_start.min(offset), leader_epoch: None }));
     }
-    Ok((found_epoch < leader_epoch || end < offset).then_some(end.min(offset)))
+    let same_to = Position { offset: end.min(offset), leader_epoch: Some(found_epoch) };
+    Ok((found_epoch < leader_epoch || end < offset).then_some(same_to))
 }
 
 /// As [`diverged`], of whoever leads now, asked until there is an answer, or too long. Brokers that don't know the question can't
@@ -96,7 +98,7 @@ pub async fn diverged_now(
     topic: &str,
     partition: i32,
     seen: (i64, i32),
-) -> Result<Option<i64>, SourceError> {
+) -> Result<Option<Position>, SourceError> {
     let mut retry = Retry::new();
     loop {
         let answer = match leader(cluster, topic, partition).await {

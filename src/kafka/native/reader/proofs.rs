@@ -11,7 +11,7 @@ use std::sync::Arc;
 use super::Reading;
 use crate::kafka::native::offsets;
 use crate::kafka::native::partition::Status;
-use crate::pipeline::source::SourceError;
+use crate::pipeline::source::{Position, SourceError};
 
 /// What a leader said of a partition's log.
 pub(super) struct Proof {
@@ -21,7 +21,7 @@ pub(super) struct Proof {
     /// The offset up to which the log was asked of.
     offset: i64,
     /// Where the log leaves the one that was read.
-    diverged: Result<Option<i64>, SourceError>,
+    diverged: Result<Option<Position>, SourceError>,
 }
 
 impl Reading {
@@ -51,7 +51,7 @@ impl Reading {
         match proof.diverged {
             // Another leader in the meantime: it is asked as well.
             _ if proof.leader != (partition.leader, partition.leader_epoch) => partition.status = Status::Unproven,
-            Ok(Some(end_offset)) => {
+            Ok(Some(Position { offset: end_offset, .. })) => {
                 self.fail(id, SourceError::Truncated { topic, partition: id, offset: proof.offset, end_offset });
             }
             Ok(None) => {

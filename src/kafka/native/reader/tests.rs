@@ -173,14 +173,17 @@ async fn a_log_that_went_another_way_while_nobody_read_is_a_truncation() {
 
 #[tokio::test]
 async fn a_log_that_is_not_read_can_be_asked_whether_it_is_the_same() {
-    for (before, end) in [(seen(10, 4), Some(6)), (seen(10, 3), Some(0)), (seen(6, 4), None), (seen(20, 5), None)] {
+    for (before, end) in
+        [(seen(10, 4), Some((6, Some(4)))), (seen(10, 3), Some((0, None))), (seen(6, 4), None), (seen(20, 5), None)]
+    {
         let cluster = FakeCluster::start(1).await;
         cluster.with(|state| {
             state.log.push(batch(0, 20, 10));
             state.epochs = Some(vec![(4, 0), (5, 6)]);
         });
         let kafka = native::connect(&KafkaConfig::plaintext(&cluster.address())).await.unwrap();
-        assert_eq!(kafka.diverged(TOPIC, 0, before.unwrap()).await.unwrap(), end, "{before:?}");
+        let found = kafka.diverged(TOPIC, 0, before.unwrap()).await.unwrap();
+        assert_eq!(found.map(|found| (found.offset, found.leader_epoch)), end, "{before:?}");
         let unknown = Position { offset: 99, leader_epoch: None };
         assert_eq!(kafka.diverged(TOPIC, 0, unknown).await.unwrap(), None);
     }
