@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::core::{Action, Core};
 use super::cut::Goal;
 use super::error::TaskError;
+use super::foreign;
 use super::letters::{Letters, Written};
 use super::opening::{self, Opened, Opening};
 use super::settings::TaskSettings;
@@ -138,6 +139,18 @@ pub async fn close(context: &TaskContext, next: u32, stop: CancellationToken) ->
 }
 
 async fn reach(
+    context: &TaskContext,
+    goal: Goal,
+    until_caught_up: bool,
+    stop: CancellationToken,
+) -> Result<End, TaskError> {
+    match owned(context, goal, until_caught_up, stop).await {
+        Err(error) => Err(foreign::explain(context, error).await),
+        ended => ended,
+    }
+}
+
+async fn owned(
     context: &TaskContext,
     goal: Goal,
     until_caught_up: bool,

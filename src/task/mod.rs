@@ -14,6 +14,7 @@ pub mod cut;
 pub mod driver;
 pub mod error;
 pub mod files;
+mod foreign;
 mod letters;
 pub mod opening;
 pub mod reset;

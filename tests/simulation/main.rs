@@ -240,6 +240,15 @@ fn every_record_is_in_exactly_one_object_whatever_happens() {
     assert!(histories < ENOUGH || missed.is_empty(), "never happened: {missed:?}");
 }
 
+/// What each of them showed has a test of its own in regressions.rs or is told beside the code that mended it.
+#[test]
+fn seeds_that_failed_once_do_not_again() {
+    for seed in [10_012, 63_526, 88_973, 98_345, 104_371, 127_505, 202_542, 262_719] {
+        let outcome = history::run(seed, Mutation::None, Watch::Nothing);
+        assert!(outcome.violations.is_empty(), "seed {seed}: {:#?}", outcome.violations);
+    }
+}
+
 #[test]
 fn the_same_seed_is_the_same_history() {
     for seed in 1..40 {
