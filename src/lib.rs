@@ -20,6 +20,8 @@ pub mod config;
 pub mod kafka;
 pub mod ledger;
 pub mod log;
+pub mod logging;
+pub mod pem;
 pub mod pipeline;
 pub mod reading;
 pub mod record;

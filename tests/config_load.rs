@@ -15,7 +15,7 @@ fn environment(pairs: &[(&str, &str)]) -> Environment {
 }
 
 fn options(config: &Path) -> LoadOptions {
-    LoadOptions { config: Some(config.to_owned()), connectors: Vec::new(), host_name: "host-7".to_owned() }
+    LoadOptions { config: Some(config.to_owned()), host_name: "host-7".to_owned(), ..LoadOptions::default() }
 }
 
 fn connector(text: &str) -> ConnectorConfig {
@@ -315,7 +315,6 @@ fn what_this_version_does_not_do_is_never_ignored() {
     };
     for (settings, key, message) in [
         ("worker: { group: blue }", "worker.group", "has no effect without coordination.url"),
-        ("http: { allow_sinks: ['s3://logs'] }", "http.allow_sinks", "is not used by this version"),
         (
             "state: { url: 'redis://:planted@h' }\ncoordination: { url: 'redis-cluster://:planted@a,h:6379' }",
             "coordination.url",
@@ -330,8 +329,6 @@ fn what_this_version_does_not_do_is_never_ignored() {
         );
     }
     for (settings, message) in [
-        ("http: { tls: { cert_file: /c, key_file: /k } }", "http.tls.cert_file: HTTPS is not in this version"),
-        ("http: { tls: { key_file: /k } }", "http.tls.key_file: HTTPS is not in this version"),
         ("state: { url: 'redis://:planted@h:6379/x' }", "state.url: the URL has a path that is no database number"),
         ("coordination: { url: 'redis-sentinel://:planted@h' }", "coordination.url: the URL names no master"),
         ("worker: { max_tasks: 0 }", "worker.max_tasks: is 0, and without coordination.url"),

@@ -9,8 +9,8 @@ use sluice::config::{Environment, LoadOptions, load};
 fn all_problems_of_all_files_are_told_in_order() {
     let options = LoadOptions {
         config: Some(PathBuf::from("tests/fixtures/problems/configs/worker.yaml")),
-        connectors: Vec::new(),
         host_name: "host".to_owned(),
+        ..LoadOptions::default()
     };
     let environment: Environment = [
         ("SLUICE_SPOOL__MAXBYTES", "1GiB"),

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 
+use axum::Router;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sluice::api::http::{Board, Server, WorkerReport, serve};
 use sluice::api::metrics::{METRICS, TaskMetrics, install};
-use sluice::config::{HttpAuth, HttpConfig};
+use sluice::config::{HttpAuth, HttpConfig, HttpTls};
 use sluice::pipeline::budget::Budget;
 use sluice::pipeline::spool::Spool;
 use sluice::task::status::{TaskState, TaskStatus};
@@ -32,17 +33,22 @@ struct Worker {
 }
 
 async fn worker(auth: impl FnOnce(&Path) -> HttpAuth) -> Worker {
+    worker_with(auth, None).await
+}
+
+async fn worker_with(auth: impl FnOnce(&Path) -> HttpAuth, tls: Option<HttpTls>) -> Worker {
     let dir = tempfile::tempdir().unwrap();
     let config = HttpConfig {
         listen: "127.0.0.1:0".to_owned(),
         metrics_listen: Some("127.0.0.1:0".to_owned()),
         auth: auth(dir.path()),
+        tls,
         allow_sinks: Vec::new(),
     };
     let spool = Arc::new(Spool::open(&dir.path().join("spool"), 1 << 30).unwrap());
     let board = Arc::new(Board::new("host-7", Budget::new(64 << 20), spool, metrics(), false));
     let stop = CancellationToken::new();
-    let server = serve(&config, Arc::clone(&board), stop.clone()).await.unwrap();
+    let server = serve(&config, Arc::clone(&board), Router::new(), stop.clone()).await.unwrap();
     Worker { board, server, dir, _stop: stop.drop_guard() }
 }
 
@@ -85,7 +91,7 @@ impl Answer {
 /// As any client would: bytes over a socket. `headers` end in CRLF each.
 async fn ask(address: SocketAddr, method: &str, path: &str, headers: &str) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!("{method} {path} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n{headers}\r\n");
+    let request = format!("{method} {path} HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n{headers}\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).await.unwrap();
@@ -205,8 +211,8 @@ async fn every_user_of_the_file_is_let_in() {
 async fn a_server_without_its_secret_or_address_does_not_start() {
     let worker = worker(|_| HttpAuth::Unset).await;
     let try_serve = async |auth: HttpAuth, listen: String| {
-        let config = HttpConfig { listen, metrics_listen: None, auth, allow_sinks: Vec::new() };
-        serve(&config, Arc::clone(&worker.board), CancellationToken::new()).await.unwrap_err()
+        let config = HttpConfig { listen, metrics_listen: None, auth, tls: None, allow_sinks: Vec::new() };
+        serve(&config, Arc::clone(&worker.board), Router::new(), CancellationToken::new()).await.unwrap_err()
     };
     let empty = HttpAuth::BearerTokenFile(secret(worker.dir.path(), "\n"));
     assert!(try_serve(empty, "127.0.0.1:0".to_owned()).await.ends_with("secret is empty"));
@@ -277,6 +283,59 @@ async fn a_worker_that_is_not_there_is_status_3() {
     let (code, out, err) = status(&["--url", &url], &[]).await;
     assert_eq!((code, out.as_str()), (3, ""));
     assert!(err.starts_with(&format!("sluice: {url} can't be reached: ")), "{err}");
-    let (code, _, err) = status(&["--url", "https://127.0.0.1:1"], &[]).await;
-    assert!(code == 2 && err.contains("https://, which this version does not speak"), "{err}");
+    let (code, _, err) = status(&["--url", "ftp://127.0.0.1:1"], &[]).await;
+    assert!(code == 2 && err.contains("does not begin with http:// or https://"), "{err}");
+}
+
+fn certificate(dir: &Path) -> HttpTls {
+    let (cert_file, key_file) = (dir.join("cert.pem"), dir.join("key.pem"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]);
+    openssl.args([
+        "-subj",
+        "/CN=sluice",
+        "-addext",
+        "subjectAltName=IP:127.0.0.1",
+        "-addext",
+        "basicConstraints=CA:FALSE",
+    ]);
+    let output = openssl.arg("-out").arg(&cert_file).arg("-keyout").arg(&key_file).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    HttpTls { cert_file, key_file }
+}
+
+#[tokio::test]
+async fn https_shows_its_certificate_and_takes_a_renewed_one() {
+    let first = certificate(tempfile::tempdir().unwrap().keep().as_path());
+    let dir = first.cert_file.parent().unwrap().to_owned();
+    let worker = worker_with(|_| HttpAuth::Unset, Some(first.clone())).await;
+    worker.add_task("applogs", TaskState::Running);
+    let settings = dir.join("worker.yaml");
+    let text = format!(
+        "kafka: {{ bootstrap_servers: ['127.0.0.1:9092'] }}\nhttp: {{ listen: '{}', tls: {{ cert_file: {}, key_file: {} }} }}\n",
+        worker.server.listen,
+        first.cert_file.display(),
+        first.key_file.display()
+    );
+    std::fs::write(&settings, text).unwrap();
+    let connectors = dir.join("connectors");
+    std::fs::create_dir(&connectors).unwrap();
+    let connector = "topics: [t]\napp_id: { from: key }\nsink: { url: 'file:///nowhere/at/all' }\n";
+    std::fs::write(connectors.join("c.yaml"), connector).unwrap();
+    let args = ["--config", settings.to_str().unwrap()];
+    let (code, out, err) = status(&args, &[]).await;
+    assert!(code == 0 && out.contains("https://127.0.0.1"), "{out}{err}");
+    // Nobody signed it: others don't trust it, and plain HTTP gets no answer.
+    let url = format!("https://{}", worker.server.listen);
+    let (code, _, err) = status(&["--url", &url], &[]).await;
+    assert!(code == 3 && err.contains("certificate"), "{err}");
+    assert_eq!(status(&["--url", &worker.url()], &[]).await.0, 3);
+    // The client trusts what the file holds now: the server must show the same.
+    certificate(&dir);
+    let (code, _, err) = status(&args, &[]).await;
+    assert_eq!(code, 0, "{err}");
+    // Half a renewal leaves the old one.
+    std::fs::write(&first.key_file, "no key").unwrap();
+    assert_eq!(status(&args, &[]).await.0, 0);
+    std::fs::remove_dir_all(&dir).unwrap();
 }

@@ -150,3 +150,42 @@ absolute() {
     *) printf '%s\n' "$PWD/$1" ;;
     esac
 }
+
+# python_environment NAME PACKAGE==VERSION...: an environment of its own for packages from PyPI, made once; prints its folder.
+python_environment() {
+    local name=$1 place
+    shift
+    place=$SLUICE_DEV_DIR/$name-$(printf '%s\n' "$@" | cksum | cut -d ' ' -f 1)
+    if ! [ -x "$place/bin/python" ]; then
+        need python3=python3
+        # Debian keeps these modules in a package of their own, which has no command that could be missing.
+        python3 -c 'import venv, ensurepip' 2>/dev/null || install_venv
+        with_lock "$name" build_python_environment "$place" "$@"
+    fi
+    printf '%s\n' "$place"
+}
+
+install_venv() {
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+        die "Python cannot make environments. Install python3-venv, on Debian or Ubuntu with: apt-get install python3-venv"
+    say "installing python3-venv"
+    with_lock apt apt_install python3-venv || die "apt-get could not install python3-venv: see $SLUICE_DEV_DIR/apt.log"
+}
+
+build_python_environment() {
+    local place=$1 log=$1.log
+    shift
+    [ -x "$place/bin/python" ] && return
+    say "installing $* (once)"
+    rm -rf "$place" "$place.new"
+    # The scripts of packages name the python beside them by its path, so the environment is made where it stays.
+    if ! {
+        python3 -m venv "$place.new" &&
+            "$place.new/bin/python" -m pip install --disable-pip-version-check --no-input --only-binary :all: "$@" &&
+            sed -i "1s|$place.new|$place|" "$place.new"/bin/* &&
+            mv "$place.new" "$place"
+    } >"$log" 2>&1 </dev/null; then
+        last_lines "$log"
+        die "$* could not be installed from PyPI: see $log"
+    fi
+}

@@ -1,7 +1,9 @@
 //! Asking a running worker.
 //!
-//! Owns: one GET over plain HTTP, its limits, what its failures mean. Does not own: what is asked and shown.
+//! Owns: one GET over HTTP or HTTPS, its limits, what its failures mean. Does not own: what is asked and shown.
 
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
@@ -10,7 +12,13 @@ use axum::http::{Request, StatusCode, Uri};
 use bytes::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::pem;
 
 /// Whole request; a worker answers from memory.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -35,12 +43,19 @@ pub enum AskError {
     Unreachable(String),
 }
 
-/// Sends a GET for `path` to `http://host[:port]`. `authorization` is the header's value.
+/// Sends a GET for `path` to `http://host[:port]` or `https://`. `authorization` is the header's value; `trust` holds
+/// certificates (PEM) that are trusted beside the system's.
 ///
 /// # Errors
 /// [`AskError`]; any answer, whatever its status, is none.
-pub async fn get(address: &str, path: &str, authorization: Option<&str>) -> Result<Answer, AskError> {
-    let target = target(address)?;
+pub async fn get(
+    address: &str,
+    path: &str,
+    authorization: Option<&str>,
+    trust: Option<&Path>,
+) -> Result<Answer, AskError> {
+    let mut target = target(address)?;
+    target.trust = trust.map(Path::to_owned);
     let unreachable = |why: &dyn std::fmt::Display| AskError::Unreachable(format!("{address} can't be reached: {why}"));
     match tokio::time::timeout(LIMIT, ask(&target, path, authorization)).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -57,16 +72,18 @@ struct Target {
     authority: String,
     /// Path of the address, without a trailing `/`.
     base: String,
+    tls: bool,
+    trust: Option<PathBuf>,
 }
 
 fn target(address: &str) -> Result<Target, AskError> {
     let refuse = |why: &str| AskError::Address(format!("the address {why}: write http://host:port"));
     let uri: Uri = address.parse().map_err(|_| refuse("is not a URL"))?;
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => return Err(refuse("begins with https://, which this version does not speak")),
-        _ => return Err(refuse("does not begin with http://")),
-    }
+    let tls = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(refuse("does not begin with http:// or https://")),
+    };
     let Some(authority) = uri.authority() else { return Err(refuse("names no host")) };
     if authority.as_str().contains('@') {
         return Err(refuse("holds a user or password"));
@@ -74,9 +91,11 @@ fn target(address: &str) -> Result<Target, AskError> {
     let host = authority.host();
     Ok(Target {
         host: host.trim_start_matches('[').trim_end_matches(']').to_owned(),
-        port: authority.port_u16().unwrap_or(80),
+        port: authority.port_u16().unwrap_or(if tls { 443 } else { 80 }),
         authority: authority.as_str().to_owned(),
         base: uri.path().trim_end_matches('/').to_owned(),
+        tls,
+        trust: None,
     })
 }
 
@@ -93,6 +112,30 @@ async fn ask(
     }
     let request = request.body(Body::empty())?;
     let stream = TcpStream::connect((target.host.as_str(), target.port)).await?;
+    if !target.tls {
+        return exchange(stream, request).await;
+    }
+    let name = ServerName::try_from(target.host.clone())?;
+    exchange(TlsConnector::from(Arc::new(trusting(target.trust.as_deref())?)).connect(name, stream).await?, request)
+        .await
+}
+
+fn trusting(file: Option<&Path>) -> Result<ClientConfig, Box<dyn std::error::Error + Send + Sync>> {
+    let mut roots = RootCertStore::empty();
+    // Some of a system's certificates are often unusable.
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if let Some(file) = file {
+        roots.add_parsable_certificates(pem::certificates(file)?);
+    }
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+async fn exchange(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    request: Request<Body>,
+) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
     // It ends with the sender; what went wrong in it the sender tells too.
     tokio::spawn(connection);
@@ -112,9 +155,9 @@ mod tests {
         let is = |host: &str, port: u16, base: &str| Ok((host.to_owned(), port, base.to_owned()));
         assert_eq!(target("http://127.0.0.1:8083"), is("127.0.0.1", 8083, ""));
         assert_eq!(target("http://[::1]:8083/"), is("::1", 8083, ""));
+        assert_eq!(target("https://h/"), is("h", 443, ""));
         assert_eq!(target("http://sluice.example/behind/a/proxy/"), is("sluice.example", 80, "/behind/a/proxy"));
         for (address, reason) in [
-            ("https://h:1", "https://"),
             ("127.0.0.1:8083", "does not begin with"),
             ("http://u:planted@h:1", "holds a user or password"),
             ("", "is not a URL"),

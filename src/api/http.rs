@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode, Uri, header};
@@ -20,6 +19,8 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::auth::Gate;
+use super::guard::{Guard, guard};
+use super::listener::{self, Tls};
 use super::metrics::publish_budgets;
 use crate::cluster::group::{Group, GroupReport};
 use crate::config::HttpConfig;
@@ -27,9 +28,6 @@ use crate::pipeline::budget::Budget;
 use crate::pipeline::spool::Spool;
 use crate::store::observed::Observed;
 use crate::task::status::{TaskReport, TaskState, TaskStatus};
-
-/// Requests that take longer are cut off at the stop of the worker.
-const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 
 /// What `/status` answers and `sluice status` shows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -106,6 +104,46 @@ impl Board {
         self.lock().tasks.push(status);
     }
 
+    /// A connector starts anew, or stops: what its last run left is not shown any more.
+    pub fn begin(&self, connector: &str) {
+        self.forget(connector);
+        self.lock().connectors.insert(connector.to_owned(), ConnectorReport::default());
+    }
+
+    /// The connector is no more.
+    pub fn forget(&self, connector: &str) {
+        let mut inner = self.lock();
+        inner.tasks.retain(|task| !task.is_of(connector));
+        inner.stores.retain(|(name, _)| name != connector);
+        inner.connectors.remove(connector);
+    }
+
+    /// The connector's tasks have ended and are to go on later.
+    pub fn paused(&self, connector: &str) {
+        for task in self.tasks_of(connector) {
+            task.set_state(TaskState::Paused, None, None);
+        }
+        self.lock().connectors.entry(connector.to_owned()).or_default().failed = None;
+    }
+
+    /// In order of topics and tasks.
+    pub fn tasks_of(&self, connector: &str) -> Vec<Arc<TaskStatus>> {
+        let mut tasks: Vec<_> = self.lock().tasks.iter().filter(|task| task.is_of(connector)).cloned().collect();
+        tasks.sort_by_cached_key(|task| {
+            let report = task.report();
+            (report.topic, report.task)
+        });
+        tasks
+    }
+
+    pub fn connector(&self, connector: &str) -> Option<ConnectorReport> {
+        self.lock().connectors.get(connector).cloned()
+    }
+
+    pub fn worker(&self) -> &str {
+        &self.worker
+    }
+
     pub fn add_store(&self, connector: &str, store: Arc<Observed>) {
         let mut inner = self.lock();
         inner.connectors.entry(connector.to_owned()).or_default();
@@ -172,22 +210,32 @@ impl Server {
     }
 }
 
-/// Listens, and answers in the background until `stop`.
+/// Listens, and answers in the background until `stop`. `more`: paths that need the same right as these.
 ///
 /// # Errors
 /// An address can't be listened on, or a secret can't be read; the message has no secret.
-pub async fn serve(config: &HttpConfig, board: Arc<Board>, stop: CancellationToken) -> Result<Server, String> {
+pub async fn serve(
+    config: &HttpConfig,
+    board: Arc<Board>,
+    more: Router<Arc<Board>>,
+    stop: CancellationToken,
+) -> Result<Server, String> {
     let gate = Gate::open(&config.auth)?;
+    let tls = config.tls.as_ref().map(Tls::open).transpose()?.map(Arc::new);
     let guarded = Router::new()
         .route("/status", get(status))
         .route("/metrics", get(metrics))
+        .merge(more)
         .layer(middleware::from_fn_with_state(gate, check));
-    let main = Router::new().route("/health", get(health)).merge(guarded);
-    let (listen, task) = start(&config.listen, main, &board, &stop).await?;
+    let main = Router::new()
+        .route("/health", get(health))
+        .merge(guarded)
+        .layer(middleware::from_fn_with_state(Guard { local: config.is_local() }, guard));
+    let (listen, task) = start(&config.listen, main, tls, &board, &stop).await?;
     let mut server = Server { listen, metrics_listen: None, tasks: vec![task] };
     if let Some(address) = &config.metrics_listen {
         let open = Router::new().route("/health", get(health)).route("/metrics", get(metrics));
-        let (listen, task) = start(address, open, &board, &stop).await?;
+        let (listen, task) = start(address, open, None, &board, &stop).await?;
         server.metrics_listen = Some(listen);
         server.tasks.push(task);
     }
@@ -197,6 +245,7 @@ pub async fn serve(config: &HttpConfig, board: Arc<Board>, stop: CancellationTok
 async fn start(
     address: &str,
     routes: Router<Arc<Board>>,
+    tls: Option<Arc<Tls>>,
     board: &Arc<Board>,
     stop: &CancellationToken,
 ) -> Result<(SocketAddr, JoinHandle<()>), String> {
@@ -204,25 +253,8 @@ async fn start(
     let failed = |error: std::io::Error| format!("http can't listen on {address}: {error}");
     let listener = TcpListener::bind(address).await.map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
-    tracing::info!(address = %bound, "http listens");
-    let stop = stop.clone();
-    let task = tokio::spawn(async move {
-        let stopped = stop.clone();
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move { stopped.cancelled().await });
-        let cut = async {
-            stop.cancelled().await;
-            tokio::time::sleep(SHUTDOWN_GRACE).await;
-        };
-        tokio::select! {
-            served = server => {
-                if let Err(error) = served {
-                    tracing::error!(%error, "http stopped");
-                }
-            }
-            () = cut => {}
-        }
-    });
-    Ok((bound, task))
+    tracing::info!(address = %bound, tls = tls.is_some(), "http listens");
+    Ok((bound, tokio::spawn(listener::serve(listener, router, tls, stop.clone()))))
 }
 
 async fn check(State(gate): State<Gate>, request: Request, next: Next) -> Response {
@@ -242,7 +274,7 @@ struct Refusal {
     message: String,
 }
 
-fn refusal(code: StatusCode, message: impl Into<String>) -> Response {
+pub(crate) fn refusal(code: StatusCode, message: impl Into<String>) -> Response {
     (code, Json(Refusal { error_code: code.as_u16(), message: message.into() })).into_response()
 }
 

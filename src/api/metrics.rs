@@ -37,6 +37,12 @@ pub const METRICS: &[(Kind, &str, &str)] = &[
     (Kind::Gauge, COORDINATION_UP, "1 while the Redis of coordination.url answers; absent without one"),
     (Kind::Gauge, MEMORY_USED, "Bytes counted against memory_max_bytes"),
     (Kind::Gauge, SPOOL_USED, "Bytes counted against spool.max_bytes"),
+    (Kind::Counter, CONFIG_RELOADS, "Times that changed connectors' files were read, by result: ok or refused"),
+    (
+        Kind::Gauge,
+        CONFIG_RELOAD_OK,
+        "1 while the files of connectors as last read are all in use, 0 if one was refused",
+    ),
     (Kind::Gauge, BUILD_INFO, "Always 1; the version is a label"),
 ];
 
@@ -63,6 +69,8 @@ pub const TASK_FAILED: &str = "sluice_task_failed";
 pub const COORDINATION_UP: &str = "sluice_coordination_up";
 pub const MEMORY_USED: &str = "sluice_memory_budget_used_bytes";
 pub const SPOOL_USED: &str = "sluice_spool_used_bytes";
+pub const CONFIG_RELOADS: &str = "sluice_config_reloads_total";
+pub const CONFIG_RELOAD_OK: &str = "sluice_config_last_reload_successful";
 pub const BUILD_INFO: &str = "sluice_build_info";
 
 /// What a metric is to Prometheus.
@@ -84,6 +92,7 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
             Kind::Gauge => describe_gauge!(name, help),
         }
     }
+    gauge!(CONFIG_RELOAD_OK).set(1.0);
     gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
@@ -196,6 +205,12 @@ fn seconds(ms: i64) -> f64 {
 /// Shows whether the group can be asked.
 pub fn coordination(up: bool) {
     gauge!(COORDINATION_UP).set(if up { 1.0 } else { 0.0 });
+}
+
+/// Counts a reading of changed files; `ok`: nothing was refused.
+pub fn reloaded(ok: bool) {
+    counter!(CONFIG_RELOADS, "result" => if ok { "ok" } else { "refused" }).increment(1);
+    gauge!(CONFIG_RELOAD_OK).set(if ok { 1.0 } else { 0.0 });
 }
 
 /// Shows the budgets of the worker.

@@ -15,7 +15,6 @@ mod cat;
 mod check;
 mod completions;
 mod grep;
-mod logging;
 mod ls;
 mod offsets;
 mod probe;
@@ -170,9 +169,16 @@ fn install_crypto() {
 
 impl SettingsArgs {
     fn load(&self) -> Result<Loaded, Problems> {
-        let options =
-            LoadOptions { config: self.config.clone(), connectors: self.connectors.clone(), host_name: host_name() };
-        load(&options, &environment())
+        load(&self.options(false), &environment())
+    }
+
+    fn options(&self, allow_no_connector: bool) -> LoadOptions {
+        LoadOptions {
+            config: self.config.clone(),
+            connectors: self.connectors.clone(),
+            host_name: host_name(),
+            allow_no_connector,
+        }
     }
 
     /// The worker's settings and those of one connector, or how the program ends without: it was said why.

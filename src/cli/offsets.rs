@@ -1,26 +1,18 @@
 //! `sluice offsets`: what a connector's logs say, and the explicit way to change it.
 //!
-//! Owns: arguments, which logs are looked at, how they are shown. Does not own: what a reset changes ([`crate::task::reset`]).
+//! Owns: arguments, how offsets are shown. Does not own: reading and changing them ([`crate::worker::offsets`]).
 
 use std::io::{self, Write};
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use serde::Serialize;
 
 use super::{Exit, SettingsArgs, complain};
-use crate::clock::Environment;
-use crate::config::{ConnectorConfig, WorkerConfig};
+use crate::config::WorkerConfig;
 use crate::kafka;
-use crate::ledger::State;
-use crate::log::journal::{LogError, read_state};
-use crate::log::store_log::StoreLog;
-use crate::pipeline::source::{At, Kafka};
-use crate::store::{self, Store};
-use crate::task::TaskError;
-use crate::task::error::Remedy;
-use crate::task::reset::{self, Plan, Subject, Wish};
-use crate::worker::layout::{self, Mapping};
+use crate::pipeline::source::At;
+use crate::task::reset::Wish;
+use crate::worker::offsets::{Failure, Place, Reset, Task};
 
 #[derive(Args, Debug)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -81,36 +73,6 @@ struct How {
     json: bool,
 }
 
-/// Why the command ends early.
-struct Failure(Exit, String);
-
-impl Failure {
-    fn usage(error: impl std::fmt::Display) -> Self {
-        Self(Exit::Usage, error.to_string())
-    }
-
-    fn unreachable(error: impl std::fmt::Display) -> Self {
-        Self(Exit::Unreachable, error.to_string())
-    }
-}
-
-impl From<TaskError> for Failure {
-    fn from(error: TaskError) -> Self {
-        let exit = match (&error, error.remedy()) {
-            (TaskError::Conflict(_), _) => Exit::Usage,
-            (_, Remedy::Damage) => Exit::Damaged,
-            _ => Exit::Unreachable,
-        };
-        Self(exit, error.to_string())
-    }
-}
-
-impl From<LogError> for Failure {
-    fn from(error: LogError) -> Self {
-        TaskError::Log(error).into()
-    }
-}
-
 pub fn run(args: &OffsetsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
     let name = match &args.change {
@@ -125,10 +87,10 @@ pub fn run(args: &OffsetsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let done = runtime.block_on(async {
-        let place = Place::open(&worker, connector).await?;
+        let place = Place::open(&worker, Arc::new(connector)).await?;
         match &args.change {
-            None => place.show(args.json).await,
-            Some(change) => place.change(&worker, change).await,
+            None => show(&place, name, args.json).await,
+            Some(wanted) => change(&place, &worker, wanted).await,
         }
     });
     match done {
@@ -143,204 +105,38 @@ pub fn run(args: &OffsetsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     }
 }
 
-/// A connector's data and state.
-struct Place {
-    connector: ConnectorConfig,
-    store: Arc<dyn Store>,
-    state: Arc<dyn Store>,
-    environment: Environment,
+async fn show(place: &Place, connector: &str, json: bool) -> Result<(String, Exit), Failure> {
+    let tasks = place.tasks().await?;
+    let text = if json {
+        let report = serde_json::json!({ "connector": connector, "tasks": tasks });
+        format!("{report}\n")
+    } else {
+        tasks_as_text(connector, &tasks)
+    };
+    Ok((text, Exit::Done))
 }
 
-/// What a task's log says.
-#[derive(Serialize)]
-struct Task {
-    topic: String,
-    mapping: u32,
-    task: u32,
-    /// `None`: the task never began.
-    incarnation: Option<u32>,
-    topic_id: Option<String>,
-    cluster_id: Option<String>,
-    owner: Option<String>,
-    entry: u64,
-    changing: bool,
-    partitions: Vec<Partition>,
+async fn change(place: &Place, worker: &WorkerConfig, change: &Change) -> Result<(String, Exit), Failure> {
+    let (topics, wish, how) = match change {
+        Change::Set { topic, partition, offset, how, .. } => {
+            (vec![topic.clone()], Wish::Set { partition: *partition, offset: *offset }, how)
+        }
+        Change::Reset { topic, to, how, .. } => (vec![topic.clone()], Wish::To(parse_place(to)?), how),
+        Change::AcceptLoss { topic: Some(topic), how, .. } => (vec![topic.clone()], Wish::AcceptLoss, how),
+        Change::AcceptLoss { topic: None, how, .. } => (place.topics().await?, Wish::AcceptLoss, how),
+    };
+    let kafka = kafka::connect(&worker.kafka).await.map_err(Failure::unreachable)?;
+    let by = format!("{} (sluice offsets)", worker.id);
+    let resets = place.change(&kafka, &by, &topics, &wish, how.execute).await?;
+    let text = if how.json {
+        format!("{}\n", serde_json::json!({ "executed": how.execute, "resets": resets }))
+    } else {
+        resets_as_text(&resets, how.execute)
+    };
+    Ok((text, Exit::Done))
 }
 
-#[derive(Serialize)]
-struct Partition {
-    partition: i32,
-    low: i64,
-    low_since_ms: i64,
-    /// The highest offset that an object or a pending one reaches.
-    highest_mark: i64,
-    intents_pending: usize,
-}
-
-impl Task {
-    fn of(topic: &str, mapping: u32, task: u32, state: &State) -> Self {
-        let marks = state.least_cut();
-        let partitions = state
-            .lows
-            .iter()
-            .map(|(&partition, low)| Partition {
-                partition,
-                low: low.offset,
-                low_since_ms: low.since_ms,
-                highest_mark: marks.get(&partition).copied().unwrap_or(low.offset),
-                intents_pending: state
-                    .intents
-                    .values()
-                    .filter(|pending| pending.intent.ranges.contains_key(&partition))
-                    .count(),
-            })
-            .collect();
-        Self {
-            topic: topic.to_owned(),
-            mapping,
-            task,
-            incarnation: state.is_started().then_some(state.identity.incarnation),
-            topic_id: state.identity.topic_id.as_ref().map(|id| id.0.clone()),
-            cluster_id: state.identity.cluster_id.clone(),
-            owner: state.owner.as_ref().map(|owner| owner.worker.clone()),
-            entry: state.tip,
-            changing: state.cut.is_some() || state.closed.is_some(),
-            partitions,
-        }
-    }
-}
-
-/// What a reset did, or would do, to one task.
-#[derive(Serialize)]
-struct Reset {
-    topic: String,
-    task: u32,
-    incarnation: u32,
-    changes: Vec<reset::Change>,
-}
-
-impl Place {
-    async fn open(worker: &WorkerConfig, connector: ConnectorConfig) -> Result<Self, Failure> {
-        let store = store::open(&connector.sink).await.map_err(Failure::usage)?;
-        let state = match &worker.state_url {
-            Some(url) => store::open_state(url, &connector.sink).await.map_err(Failure::usage)?,
-            None => Arc::clone(&store),
-        };
-        // Everything later waits for a store that is away; a command says so instead.
-        state.head(layout::STATE_FOLDER).await.map_err(Failure::unreachable)?;
-        Ok(Self { connector, store, state, environment: Environment::system() })
-    }
-
-    async fn topics(&self) -> Result<Vec<String>, Failure> {
-        let topics = layout::topics(self.state.as_ref(), &self.environment, &self.connector.name).await;
-        topics.map_err(layout_failure)
-    }
-
-    async fn mapping(&self, topic: &str) -> Result<Option<(u32, Mapping)>, Failure> {
-        let found = layout::find_mapping(self.state.as_ref(), &self.environment, &self.connector.name, topic).await;
-        found.map_err(layout_failure)
-    }
-
-    fn log(&self, topic: &str, mapping: u32, task: u32) -> StoreLog {
-        let path = layout::log_path(&self.connector.name, topic, mapping, task);
-        StoreLog::new(Arc::clone(&self.state), &path)
-    }
-
-    async fn show(&self, json: bool) -> Result<(String, Exit), Failure> {
-        let mut tasks = Vec::new();
-        for topic in self.topics().await? {
-            let Some((number, mapping)) = self.mapping(&topic).await? else { continue };
-            for task in 0..mapping.tasks_max {
-                let state = read_state(&self.log(&topic, number, task), &self.environment).await?;
-                if state.tip > 0 {
-                    tasks.push(Task::of(&topic, number, task, &state));
-                }
-            }
-        }
-        let text = if json {
-            let report = serde_json::json!({ "connector": self.connector.name, "tasks": tasks });
-            format!("{report}\n")
-        } else {
-            tasks_as_text(&self.connector.name, &tasks)
-        };
-        Ok((text, Exit::Done))
-    }
-
-    async fn change(&self, worker: &WorkerConfig, change: &Change) -> Result<(String, Exit), Failure> {
-        let (topics, wish, how) = match change {
-            Change::Set { topic, partition, offset, how, .. } => {
-                (vec![topic.clone()], Wish::Set { partition: *partition, offset: *offset }, how)
-            }
-            Change::Reset { topic, to, how, .. } => (vec![topic.clone()], Wish::To(place(to)?), how),
-            Change::AcceptLoss { topic: Some(topic), how, .. } => (vec![topic.clone()], Wish::AcceptLoss, how),
-            Change::AcceptLoss { topic: None, how, .. } => (self.topics().await?, Wish::AcceptLoss, how),
-        };
-        let kafka = kafka::connect(&worker.kafka).await.map_err(Failure::unreachable)?;
-        if how.execute {
-            self.accept_cluster(&kafka, &wish).await?;
-        }
-        let mut resets = Vec::new();
-        for topic in topics {
-            let Some((number, mapping)) = self.mapping(&topic).await? else {
-                return Err(Failure::usage(format!("topic {topic} was never archived by this connector")));
-            };
-            for task in 0..mapping.tasks_max {
-                let subject = self.subject(&topic, number, task, worker, &kafka);
-                let found = if how.execute {
-                    reset::execute(&subject, &wish).await?
-                } else {
-                    reset::plan(&subject, &wish).await?
-                };
-                let Some(Plan { changes, identity }) = found else { continue };
-                if !changes.is_empty() {
-                    resets.push(Reset { topic: topic.clone(), task, incarnation: identity.incarnation, changes });
-                }
-            }
-        }
-        if resets.is_empty() && wish != Wish::AcceptLoss {
-            return Err(Failure::usage("no task of this connector has that partition"));
-        }
-        let text = if how.json {
-            format!("{}\n", serde_json::json!({ "executed": how.execute, "resets": resets }))
-        } else {
-            resets_as_text(&resets, how.execute)
-        };
-        Ok((text, Exit::Done))
-    }
-
-    /// The prefix was begun on another cluster: it is told that this one is meant too.
-    async fn accept_cluster(&self, kafka: &Arc<dyn Kafka>, wish: &Wish) -> Result<(), Failure> {
-        let cluster = kafka.cluster_id().await.map_err(Failure::unreachable)?;
-        let (Some(cluster), Wish::AcceptLoss) = (cluster, wish) else { return Ok(()) };
-        for store in [&self.store, &self.state] {
-            layout::accept_cluster(store.as_ref(), &self.environment, &self.connector.name, &cluster)
-                .await
-                .map_err(Failure::unreachable)?;
-        }
-        Ok(())
-    }
-
-    fn subject(&self, topic: &str, number: u32, task: u32, worker: &WorkerConfig, kafka: &Arc<dyn Kafka>) -> Subject {
-        Subject {
-            topic: topic.to_owned(),
-            isolation: self.connector.isolation,
-            by: format!("{} (sluice offsets)", worker.id),
-            kafka: Arc::clone(kafka),
-            store: Arc::clone(&self.store),
-            log: Arc::new(self.log(topic, number, task)),
-            environment: self.environment.clone(),
-        }
-    }
-}
-
-fn layout_failure(error: layout::LayoutError) -> Failure {
-    match error {
-        layout::LayoutError::Store(error) => Failure::unreachable(error),
-        layout::LayoutError::Conflict(message) => Failure(Exit::Damaged, message),
-    }
-}
-
-fn place(text: &str) -> Result<At, Failure> {
+fn parse_place(text: &str) -> Result<At, Failure> {
     match text {
         "earliest" => Ok(At::Earliest),
         "latest" => Ok(At::Latest),

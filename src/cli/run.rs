@@ -6,9 +6,11 @@ use std::io;
 
 use clap::Args;
 
-use super::{Exit, SettingsArgs, complain, logging};
-use crate::config::Loaded;
+use super::{Exit, SettingsArgs, complain};
 use crate::config::schema::Named as _;
+use crate::config::{Loaded, load};
+use crate::logging;
+use crate::worker::connectors::reload::Sources;
 use crate::worker::{self, RunOptions};
 
 #[derive(Args, Debug)]
@@ -19,18 +21,24 @@ pub struct RunArgs {
 }
 
 pub fn run(args: &RunArgs, settings: &SettingsArgs) -> io::Result<Exit> {
-    let loaded = match settings.load() {
+    // A job without a connector is a mistake; a daemon may get some later.
+    let options = settings.options(!args.until_caught_up);
+    let environment = super::environment();
+    let loaded = match load(&options, &environment) {
         Ok(loaded) => loaded,
         Err(problems) => {
             super::check::print_problems(&mut io::stderr().lock(), &problems)?;
             return Ok(Exit::Usage);
         }
     };
-    if let Err(error) = logging::init(&loaded.worker.log) {
-        let format = loaded.worker.log.format.name();
-        complain(&format!("the log can't be opened with log.format {format}: {error}"));
-        return Ok(Exit::Unreachable);
-    }
+    let levels = match logging::init(&loaded.worker.log, super::colour(&io::stderr())) {
+        Ok(levels) => levels,
+        Err(error) => {
+            let format = loaded.worker.log.format.name();
+            complain(&format!("the log can't be opened with log.format {format}: {error}"));
+            return Ok(Exit::Unreachable);
+        }
+    };
     announce(&loaded);
     super::install_crypto();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("sluice").build() {
@@ -40,8 +48,8 @@ pub fn run(args: &RunArgs, settings: &SettingsArgs) -> io::Result<Exit> {
             return Ok(Exit::Unreachable);
         }
     };
-    let options = RunOptions { until_caught_up: args.until_caught_up };
-    match runtime.block_on(worker::run(loaded, options)) {
+    let run = RunOptions { until_caught_up: args.until_caught_up };
+    match runtime.block_on(worker::run(loaded, run, Sources { options, environment }, levels)) {
         Ok(exit) => Ok(exit),
         Err(error) => {
             tracing::error!("{error}");
@@ -59,6 +67,9 @@ fn announce(loaded: &Loaded) {
         listen = loaded.worker.http.listen,
         "sluice starts"
     );
+    if loaded.connectors.is_empty() {
+        tracing::warn!("there is no connector's file: connectors can be made over HTTP, or put a file there");
+    }
     for file in &loaded.files_used {
         tracing::info!(file = %file.display(), "settings read");
     }

@@ -4,7 +4,7 @@
 //! ([`super::status_table`]).
 
 use std::io::{self, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use axum::http::StatusCode;
 use clap::Args;
@@ -35,6 +35,8 @@ pub struct StatusArgs {
 struct Asked {
     url: String,
     authorization: Option<String>,
+    /// The worker's own certificate, which nobody else may have signed.
+    trust: Option<PathBuf>,
     /// Added to a failure: why the address may be the wrong one.
     doubt: &'static str,
 }
@@ -48,7 +50,12 @@ pub fn run(args: &StatusArgs, settings: &SettingsArgs) -> io::Result<Exit> {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let answer = match runtime.block_on(client::get(&asked.url, "/status", asked.authorization.as_deref())) {
+    let answer = match runtime.block_on(client::get(
+        &asked.url,
+        "/status",
+        asked.authorization.as_deref(),
+        asked.trust.as_deref(),
+    )) {
         Ok(answer) => answer,
         Err(error) => {
             complain(&format!("{error}{}", asked.doubt));
@@ -82,17 +89,19 @@ fn asked(url: Option<&str>, settings: &SettingsArgs) -> Result<Asked, String> {
         None => None,
     };
     if let Some(url) = url {
-        return Ok(Asked { url: url.to_owned(), authorization: token, doubt: "" });
+        return Ok(Asked { url: url.to_owned(), authorization: token, trust: None, doubt: "" });
     }
     let Ok(loaded) = settings.load() else {
         let doubt = ". The settings can't be used, so the default address was asked: see `sluice check`, or give --url";
-        return Ok(Asked { url: DEFAULT_URL.to_owned(), authorization: token, doubt });
+        return Ok(Asked { url: DEFAULT_URL.to_owned(), authorization: token, trust: None, doubt });
     };
     let http = loaded.worker.http;
     // Whoever may read the worker's secret may use it; otherwise the worker's answer says what is missing.
     let own = || auth::keys(&http.auth).ok().and_then(|keys| keys.into_iter().next());
     let authorization = token.or_else(own);
-    Ok(Asked { url: format!("http://{}", reachable(&http.listen)), authorization, doubt: ". Is it running?" })
+    let scheme = if http.tls.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{}", reachable(&http.listen));
+    Ok(Asked { url, authorization, trust: http.tls.map(|tls| tls.cert_file), doubt: ". Is it running?" })
 }
 
 /// An address that is listened on everywhere is asked on this machine.

@@ -146,6 +146,7 @@ fn state_name(state: TaskState) -> &'static str {
         TaskState::Unassigned => "UNASSIGNED",
         TaskState::Running => "RUNNING",
         TaskState::Failed => "FAILED",
+        TaskState::Paused => "PAUSED",
         TaskState::Stopped => "STOPPED",
         TaskState::Restarting => "RESTARTING",
     }
@@ -156,7 +157,7 @@ fn code(state: TaskState) -> &'static str {
     match state {
         TaskState::Running => "\x1b[32m",
         TaskState::Failed => "\x1b[31m",
-        TaskState::Unassigned | TaskState::Stopped | TaskState::Restarting => "\x1b[33m",
+        TaskState::Unassigned | TaskState::Paused | TaskState::Stopped | TaskState::Restarting => "\x1b[33m",
     }
 }
 

@@ -184,6 +184,20 @@ impl Group {
         self.wake.notify_one();
     }
 
+    /// The worker does not run a connector's tasks any more; they have ended.
+    pub fn withdraw(&self, connector: &str) {
+        self.lock().withdraw(connector);
+        self.wake.notify_one();
+    }
+
+    /// A worker that runs a task of a connector, as last seen.
+    pub fn holder_of(&self, connector: &str) -> Option<String> {
+        let standing = self.lock();
+        let view = standing.view()?;
+        let (_, holder) = view.leases.iter().find(|(task, _)| task.connector == connector)?;
+        Some(view.members.get(holder).map_or_else(|| "that left".to_owned(), |card| card.worker.clone()))
+    }
+
     /// The worker stops; leases go back as their tasks end.
     pub fn leave(&self) {
         self.lock().leave();

@@ -82,6 +82,8 @@ struct Seat {
     /// Somebody had its lease since this worker came: where it is free now it was given up, or its holder died.
     was_leased: bool,
     cooling: Option<Cooling>,
+    /// This worker does not offer to run it any more; the seat goes with its lease.
+    withdrawn: bool,
 }
 
 /// Since when and why Redis can't be asked.
@@ -124,11 +126,28 @@ impl Standing {
 
     /// The worker can run this task.
     pub fn offer(&mut self, task: &TaskName) {
-        self.seats.entry(task.clone()).or_insert(Seat {
+        let seat = self.seats.entry(task.clone()).or_insert(Seat {
             stage: Stage::Free,
             running: false,
             was_leased: false,
             cooling: None,
+            withdrawn: false,
+        });
+        seat.withdrawn = false;
+    }
+
+    /// The worker does not run a connector's tasks any more; they have ended.
+    pub fn withdraw(&mut self, connector: &str) {
+        self.seats.retain(|task, seat| {
+            if task.connector != connector {
+                return true;
+            }
+            seat.withdrawn = true;
+            let leased = matches!(seat.stage, Stage::Held | Stage::GivingUp | Stage::Releasing);
+            if leased {
+                seat.stage = Stage::Releasing;
+            }
+            leased
         });
     }
 
@@ -147,7 +166,7 @@ impl Standing {
     /// What the next sync says: the card, and the leases that are this worker's.
     pub fn request(&self, now_ms: u64) -> (Card, Vec<TaskName>) {
         let mut offers: BTreeMap<String, u32> = BTreeMap::new();
-        for task in self.seats.keys() {
+        for (task, _) in self.seats.iter().filter(|(_, seat)| !seat.withdrawn) {
             let tasks = offers.entry(task.topic_name()).or_default();
             *tasks = (*tasks).max(task.task + 1);
         }
@@ -177,6 +196,7 @@ impl Standing {
                 seat.stage = Stage::Free;
             }
         }
+        self.seats.retain(|_, seat| !(seat.withdrawn && seat.stage == Stage::Free));
     }
 
     /// Redis answered: what follows. The answer says which leases to take.

@@ -27,11 +27,19 @@ pub fn worker_places() -> String {
 /// The connectors' files in order of names; hidden ones and other than `*.yaml`, `*.yml` are left out of directories.
 ///
 /// # Errors
-/// A path that can't be read, or that there is no connector at all.
-pub fn connector_files(asked: &[PathBuf], worker_file: Option<&Path>) -> Result<Vec<PathBuf>, Vec<Problem>> {
+/// A path that can't be read, or, without `allow_none`, that there is no connector at all.
+pub fn connector_files(
+    asked: &[PathBuf],
+    worker_file: Option<&Path>,
+    allow_none: bool,
+) -> Result<Vec<PathBuf>, Vec<Problem>> {
     let default;
     let sources = if asked.is_empty() {
-        default = [default_directory(worker_file)?];
+        default = match default_directory(worker_file) {
+            Ok(directory) => [directory],
+            Err(_) if allow_none => return Ok(Vec::new()),
+            Err(problems) => return Err(problems),
+        };
         default.as_slice()
     } else {
         asked
@@ -50,7 +58,7 @@ pub fn connector_files(asked: &[PathBuf], worker_file: Option<&Path>) -> Result<
             Err(error) => problems.push(Problem::new(Place::file(source), "", format!("can't be read: {error}"))),
         }
     }
-    if files.is_empty() && problems.is_empty() {
+    if files.is_empty() && problems.is_empty() && !allow_none {
         let places = sources.iter().map(|source| source.display().to_string()).collect::<Vec<_>>().join(", ");
         let message = format!(
             "no connector in {places}: write one file NAME.yaml for each, or name another place with --connectors"

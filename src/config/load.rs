@@ -8,6 +8,7 @@ use super::check::connector::{Draft, connector};
 use super::check::cross::{self, Member};
 use super::check::worker::worker as check_worker;
 use super::expand::{Environment, expand};
+use super::flat::FlatConfig;
 use super::problem::{Place, Problem, Problems};
 use super::reader::Reader;
 use super::schema::{CONNECTOR, Schema, WORKER};
@@ -24,14 +25,18 @@ pub struct LoadOptions {
     pub connectors: Vec<PathBuf>,
     /// The default of `worker.id`.
     pub host_name: String,
+    /// A directory of connectors may be empty, or not be there: they can be made later.
+    pub allow_no_connector: bool,
 }
 
 /// Settings of a worker and its connectors, all legal.
 #[derive(Clone, Debug)]
 pub struct Loaded {
     pub worker: WorkerConfig,
-    /// In order of their files; at least one.
+    /// In order of their files; none only where [`LoadOptions::allow_no_connector`].
     pub connectors: Vec<ConnectorConfig>,
+    /// What the files say, in the same order.
+    pub flat: Vec<FlatConfig>,
     /// The worker's file first, if there is one.
     pub files_used: Vec<PathBuf>,
     pub warnings: Vec<Problem>,
@@ -45,7 +50,8 @@ pub fn load(options: &LoadOptions, environment: &Environment) -> Result<Loaded, 
     let mut findings = Findings::default();
     let worker_file = files::worker_file(options.config.as_deref());
     let worker = load_worker(worker_file.as_deref(), &options.host_name, environment, &mut findings);
-    let connector_files = match files::connector_files(&options.connectors, worker_file.as_deref()) {
+    let found = files::connector_files(&options.connectors, worker_file.as_deref(), options.allow_no_connector);
+    let connector_files = match found {
         Ok(files) => files,
         Err(problems) => {
             findings.problems.extend(problems);
@@ -67,10 +73,11 @@ pub fn load(options: &LoadOptions, environment: &Environment) -> Result<Loaded, 
         findings.warnings.extend(warnings);
     }
     let warnings = findings.finish()?;
+    let flat = drafts.iter().map(|drafted| drafted.flat.clone()).collect();
     let connectors: Option<Vec<_>> = drafts.into_iter().map(|drafted| drafted.draft.config).collect();
     let files_used = worker_file.into_iter().chain(connector_files).collect();
     match (worker, connectors) {
-        (Some(worker), Some(connectors)) => Ok(Loaded { worker, connectors, files_used, warnings }),
+        (Some(worker), Some(connectors)) => Ok(Loaded { worker, connectors, flat, files_used, warnings }),
         _ => Err(unexplained(Path::new("settings"))),
     }
 }
@@ -87,6 +94,88 @@ pub fn load_connector_str(
 ) -> Result<(ConnectorConfig, Vec<Problem>), Problems> {
     let mut findings = Findings::default();
     let drafted = load_connector(file, text, environment, &mut findings);
+    finished(file, drafted, findings)
+}
+
+/// A connector's file as it is read again by a running worker.
+#[derive(Debug)]
+pub struct ConnectorFile {
+    pub file: PathBuf,
+    /// What it says, for showing.
+    pub flat: FlatConfig,
+    /// Rules between connectors are not looked at, see [`beside_others`].
+    pub outcome: Result<(ConnectorConfig, Vec<Problem>), Problems>,
+}
+
+/// Reads the connectors' files again, each by itself.
+///
+/// # Errors
+/// The files can't be listed.
+pub fn connector_files(options: &LoadOptions, environment: &Environment) -> Result<Vec<ConnectorFile>, Problems> {
+    let worker_file = files::worker_file(options.config.as_deref());
+    let files = files::connector_files(&options.connectors, worker_file.as_deref(), options.allow_no_connector);
+    let read = |file: PathBuf| {
+        let mut findings = Findings::default();
+        let drafted = match files::read(&file) {
+            Ok(text) => load_connector(&file, &text, environment, &mut findings),
+            Err(problem) => {
+                findings.problems.push(problem);
+                None
+            }
+        };
+        let flat = drafted.as_ref().map(|drafted| drafted.flat.clone()).unwrap_or_default();
+        ConnectorFile { outcome: finished(&file, drafted, findings), flat, file }
+    };
+    Ok(files.map_err(Problems)?.into_iter().map(read).collect())
+}
+
+/// The worker's file and the connectors', as far as they can be listed.
+pub fn settings_files(options: &LoadOptions) -> (Option<PathBuf>, Vec<PathBuf>) {
+    let worker_file = files::worker_file(options.config.as_deref());
+    let connectors = files::connector_files(&options.connectors, worker_file.as_deref(), true).unwrap_or_default();
+    (worker_file, connectors)
+}
+
+/// Reads one connector from a flat map, whose `name` is set to `name`. Rules between connectors are not looked at.
+///
+/// # Errors
+/// Every problem; their place is the connector, not a file.
+pub fn load_connector_flat(name: &str, flat: &FlatConfig) -> Result<(ConnectorConfig, Vec<Problem>), Problems> {
+    let file = PathBuf::from(format!("connector {name}"));
+    let mut findings = Findings::default();
+    let mut problems = Vec::new();
+    let mut flat = flat.clone();
+    flat.insert("name".to_owned(), name.to_owned());
+    let root = super::flat::tree(&file, &flat, &mut problems);
+    let drafted = drafted(&file, Parsed { root, problems }, flat, &mut findings);
+    finished(&file, drafted, findings)
+}
+
+/// What speaks against a connector beside others of the same worker: a name or a place that is taken, a place that is the
+/// worker's.
+pub fn beside_others(candidate: &ConnectorConfig, others: &[&ConnectorConfig], worker: &WorkerConfig) -> Vec<Problem> {
+    fn as_member(config: &ConnectorConfig) -> Member<'_> {
+        let place = Place::file(&config.file);
+        Member {
+            name: Some(config.name.as_str()),
+            name_place: place.clone(),
+            url: Some(&config.sink.url),
+            url_place: place,
+            config: Some(config),
+        }
+    }
+    // Others were checked before: only what is about the candidate, which comes last, is new.
+    let mut problems: Vec<Problem> =
+        others.iter().flat_map(|other| cross::connectors(&[as_member(other), as_member(candidate)])).collect();
+    problems.extend(cross::worker(worker, &[as_member(candidate)]).0);
+    problems
+}
+
+fn finished(
+    file: &Path,
+    drafted: Option<Drafted>,
+    findings: Findings,
+) -> Result<(ConnectorConfig, Vec<Problem>), Problems> {
     let warnings = findings.finish()?;
     let config = drafted.and_then(|drafted| drafted.draft.config);
     config.map(|config| (config, warnings)).ok_or_else(|| unexplained(file))
@@ -163,6 +252,8 @@ struct Drafted {
     draft: Draft,
     name_place: Place,
     url_place: Place,
+    /// What was written.
+    flat: FlatConfig,
 }
 
 impl Drafted {
@@ -178,12 +269,17 @@ impl Drafted {
 }
 
 fn load_connector(file: &Path, text: &str, environment: &Environment, findings: &mut Findings) -> Option<Drafted> {
-    let root = tree(file, text, environment, findings)?;
-    checked(&CONNECTOR, root, None, findings, |raw| {
+    let parsed = tree(file, text, environment, findings)?;
+    let flat = super::flat::flatten(&parsed.root);
+    drafted(file, parsed, flat, findings)
+}
+
+fn drafted(file: &Path, parsed: Parsed, flat: FlatConfig, findings: &mut Findings) -> Option<Drafted> {
+    checked(&CONNECTOR, parsed, None, findings, |raw| {
         let draft = connector(raw, file);
         (draft, raw.place("name"), raw.place("sink.url"))
     })
-    .map(|(draft, name_place, url_place)| Drafted { draft, name_place, url_place })
+    .map(|(draft, name_place, url_place)| Drafted { draft, name_place, url_place, flat })
 }
 
 /// Parses and puts variables in.

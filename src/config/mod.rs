@@ -11,12 +11,14 @@
 //! [`tree`] in which everything knows where it was written, and the checked structs, in which everything is legal.
 //! Does not own: what the settings do.
 
+pub mod allow;
 mod check;
 mod connector;
 mod content;
 mod environment;
 mod expand;
 mod files;
+pub mod flat;
 mod load;
 mod merge;
 mod problem;
@@ -34,7 +36,10 @@ mod yaml;
 pub use check::sink::of_url as sink_of_url;
 pub use connector::*;
 pub use expand::Environment;
-pub use load::{LoadOptions, Loaded, load, load_connector_str};
+pub use load::{
+    ConnectorFile, LoadOptions, Loaded, beside_others, connector_files, load, load_connector_flat, load_connector_str,
+    settings_files,
+};
 pub use problem::{Place, Problem, Problems};
 pub use redis_url::{RedisLogin, RedisUrl, Topology};
 pub use suggest::nearest;

@@ -110,8 +110,24 @@ pub struct HttpConfig {
     /// A second address for /metrics and /health alone.
     pub metrics_listen: Option<String>,
     pub auth: HttpAuth,
-    /// Sink URL prefixes that connectors made by REST may use.
+    /// `None`: plain HTTP.
+    pub tls: Option<HttpTls>,
+    /// What connectors made over HTTP may use, see [`super::allow`].
     pub allow_sinks: Vec<String>,
+}
+
+impl HttpConfig {
+    /// Whether only this machine can reach it.
+    pub fn is_local(&self) -> bool {
+        super::url::is_loopback(&self.listen)
+    }
+}
+
+/// The certificate that the worker shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HttpTls {
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
+use tokio::sync::Notify;
 
 use super::core::Progress;
 
@@ -16,6 +17,7 @@ pub enum TaskState {
     Unassigned,
     Running,
     Failed,
+    Paused,
     Stopped,
     Restarting,
 }
@@ -58,11 +60,14 @@ pub struct PartitionReport {
 
 /// Shared between a task and who asks about it.
 #[derive(Debug)]
-pub struct TaskStatus(Mutex<TaskReport>);
+pub struct TaskStatus {
+    report: Mutex<TaskReport>,
+    restart: Notify,
+}
 
 impl TaskStatus {
     pub fn new(connector: &str, topic: &str, task: u32) -> Self {
-        Self(Mutex::new(TaskReport {
+        let report = TaskReport {
             connector: connector.to_owned(),
             topic: topic.to_owned(),
             task,
@@ -79,7 +84,22 @@ impl TaskStatus {
             last_upload_ms: None,
             oldest_unsealed_ms: None,
             partitions: BTreeMap::new(),
-        }))
+        };
+        Self { report: Mutex::new(report), restart: Notify::new() }
+    }
+
+    pub fn is_of(&self, connector: &str) -> bool {
+        self.lock().connector == connector
+    }
+
+    /// Asks whoever keeps the task to end it and start it anew.
+    pub fn ask_restart(&self) {
+        self.restart.notify_one();
+    }
+
+    /// Returns when a restart is asked for, or was since the last one.
+    pub async fn restart_asked(&self) {
+        self.restart.notified().await;
     }
 
     pub fn report(&self) -> TaskReport {
@@ -88,7 +108,7 @@ impl TaskStatus {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, TaskReport> {
         // A report has no half-done state worth refusing.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.report.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn set_state(&self, state: TaskState, message: Option<String>, advice: Option<&str>) {

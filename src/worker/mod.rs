@@ -7,9 +7,11 @@
 //! Owns: wiring, signals, how the process ends. Does not own: what a connector or a task does.
 
 pub mod connector;
+pub mod connectors;
 pub mod first_start;
 pub mod layout;
 pub mod mapping;
+pub mod offsets;
 pub mod places;
 pub mod progress;
 pub mod supervisor;
@@ -19,10 +21,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use self::connectors::Connectors;
+use self::connectors::kept::Keeping;
+use self::connectors::reload::{self, Sources};
+use self::connectors::wanted::FromFile;
 use self::places::Places;
+use crate::api::connect;
 use crate::api::http;
 use crate::api::metrics;
 use crate::cli::Exit;
@@ -33,6 +40,7 @@ use crate::cluster::redis::RedisCoordinator;
 use crate::cluster::standing::Timing;
 use crate::config::{Loaded, WorkerConfig};
 use crate::kafka;
+use crate::logging::Levels;
 use crate::pipeline::budget::Budget;
 use crate::pipeline::compress::CompressPool;
 use crate::pipeline::source::{Kafka, SourceError};
@@ -81,8 +89,8 @@ pub struct Shared {
 ///
 /// # Errors
 /// [`RunError`]: the worker could not begin. Failures of single tasks end up in the exit status.
-pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> {
-    let Loaded { worker, connectors, .. } = loaded;
+pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: Levels) -> Result<Exit, RunError> {
+    let Loaded { worker, connectors, flat, .. } = loaded;
     let usage = |error: &dyn std::fmt::Display| RunError::new(Exit::Usage, error);
     let handle = metrics::install().map_err(|error| usage(&error))?;
     let spool = Arc::new(Spool::open(&worker.spool.dir, worker.spool.max_bytes).map_err(|error| usage(&error))?);
@@ -93,7 +101,8 @@ pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> 
     stop_on_signals(&stop).map_err(|error| usage(&error))?;
     let board =
         Arc::new(http::Board::new(&worker.id, budget.clone(), Arc::clone(&spool), handle, options.until_caught_up));
-    let server = http::serve(&worker.http, Arc::clone(&board), stop.clone())
+    let rest = Arc::new(connect::Rest::new(levels));
+    let server = http::serve(&worker.http, Arc::clone(&board), connect::routes(Arc::clone(&rest)), stop.clone())
         .await
         .map_err(|error| RunError::new(Exit::Usage, error))?;
     let Some(kafka) = connect(&worker, options, &stop).await? else { return Ok(Exit::Done) };
@@ -103,20 +112,27 @@ pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> 
     let snapshot_every = SNAPSHOT_EVERY;
     let shared =
         Arc::new(Shared { kafka, pool, spool, budget, environment, board, places, options, worker, snapshot_every });
-    let mut running = JoinSet::new();
-    for connector in connectors {
-        running.spawn(connector::run(Arc::clone(&shared), Arc::new(connector), stop.clone()));
-    }
+    let from_file = |(config, flat)| FromFile { config: Arc::new(config), flat };
+    let files = connectors.into_iter().zip(flat).map(from_file).collect();
+    let in_group = shared.worker.coordination_url.clone().map(|url| (url, shared.worker.group.clone()));
+    let keeping = Keeping::new(&shared.worker.spool.dir, in_group.as_ref().map(|(url, name)| (url, name.as_str())));
+    let connectors = Connectors::start(Arc::clone(&shared), keeping, files, stop.clone())
+        .await
+        .map_err(|error| RunError::new(Exit::Usage, error))?;
+    rest.begin(Arc::clone(&connectors));
+    let (following, reloading) = if options.until_caught_up {
+        (None, None)
+    } else {
+        let reloading = reload::watch(Arc::clone(&connectors), sources, Box::new(|_| {}), stop.clone());
+        (Some(tokio::spawn(Arc::clone(&connectors).follow())), Some(reloading.map_err(|error| usage(&error))?))
+    };
     let bar = progress::show(&shared, &stop);
-    let mut worst = Exit::Done;
-    while let Some(ended) = running.join_next().await {
-        let exit = ended.unwrap_or_else(|error| {
-            tracing::error!(%error, "a connector panicked; this is a bug");
-            Exit::Damaged
-        });
-        worst = if exit as u8 > worst as u8 { exit } else { worst };
-    }
+    let worst = connectors.ended().await;
     stop.cancel();
+    for task in following.into_iter().chain(reloading) {
+        // They end by the stop; how changes nothing any more.
+        let _ = task.await;
+    }
     if let (Some(group), Some(running)) = (shared.places.group(), group) {
         group.left();
         let _ = running.await;

@@ -43,6 +43,13 @@ impl Places {
         }
     }
 
+    /// This worker does not run a connector's tasks any more; they have ended.
+    pub fn withdraw(&self, connector: &str) {
+        if let Self::Group(group) = self {
+            group.withdraw(connector);
+        }
+    }
+
     /// Waits for the right to run the task. `tell` hears what it waits for.
     ///
     /// # Errors

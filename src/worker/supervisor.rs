@@ -107,6 +107,12 @@ impl Task {
                     stop_here.cancel();
                     work.await
                 }
+                () = self.status.restart_asked() => {
+                    tracing::info!(connector, topic, task, "the task is started anew, as asked");
+                    self.status.set_state(TaskState::Restarting, None, None);
+                    stop_here.cancel();
+                    work.await
+                }
             }
         };
         let error = match ended {
@@ -115,6 +121,9 @@ impl Task {
                 let given_up = !stop.is_cancelled() && end != End::CaughtUp;
                 if !given_up {
                     self.status.set_state(TaskState::Stopped, None, None);
+                    if !until_caught_up {
+                        self.metrics.leave(self.connector.shared.environment.clock.now_ms());
+                    }
                     return Some(Exit::Done);
                 }
                 self.left();
@@ -147,12 +156,19 @@ impl Task {
                     self.left();
                     return None;
                 }
+                () = self.status.restart_asked() => return None,
             },
             Place::Alone(slot) => {
                 drop(slot);
-                stop.cancelled().await;
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => {}
+                    () = self.status.restart_asked() => return None,
+                }
             }
         }
+        // Who stops a connector on purpose wants no alarm of it.
+        self.metrics.leave(self.connector.shared.environment.clock.now_ms());
         Some(exit_of(&error))
     }
 
@@ -179,6 +195,7 @@ impl Task {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(End::Stopped),
+                () = self.status.restart_asked() => {}
                 () = tokio::time::sleep(wait) => {}
             }
             wait = (wait * 2).min(RESTART_WAITS.1);

@@ -189,7 +189,13 @@ fn worker_config(id: &str, max_tasks: Option<u32>, shutdown_timeout: Duration) -
         spool: SpoolConfig { dir: PathBuf::new(), max_bytes: 0 },
         memory_max_bytes: 0,
         compression_threads: None,
-        http: HttpConfig { listen: String::new(), metrics_listen: None, auth: HttpAuth::None, allow_sinks: Vec::new() },
+        http: HttpConfig {
+            listen: String::new(),
+            metrics_listen: None,
+            auth: HttpAuth::None,
+            tls: None,
+            allow_sinks: Vec::new(),
+        },
         shutdown_timeout,
         log: LogConfig { format: LogFormat::Text, level: String::new() },
     }

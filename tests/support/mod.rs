@@ -14,6 +14,7 @@ pub mod brokers;
 pub mod cloud_server;
 pub mod group;
 pub mod holding_proxy;
+pub mod http;
 pub mod kafka;
 pub mod librdkafka;
 pub mod own;

@@ -2,11 +2,11 @@
 //!
 //! Owns: who may reach it. Does not own: serving.
 
-use super::check;
+use super::{check, together};
 use crate::config::problem::Problem;
 use crate::config::reader::{Checked, Reader};
-use crate::config::url::{check_host_port, is_loopback};
-use crate::config::{HttpAuth, HttpConfig, SinkUrl};
+use crate::config::url::{check_host_port, check_http_url, is_loopback};
+use crate::config::{HttpAuth, HttpConfig, HttpTls, SinkUrl};
 
 /// Builds the checked settings of HTTP.
 pub fn http(raw: &mut Reader<'_>) -> Checked<HttpConfig> {
@@ -16,6 +16,7 @@ pub fn http(raw: &mut Reader<'_>) -> Checked<HttpConfig> {
         None => true,
     });
     let auth = auth(raw);
+    let tls = tls(raw);
     let allow_sinks = allow_sinks(raw);
     if let (Some(listen), Some(HttpAuth::Unset)) = (&listen, &auth)
         && !is_loopback(listen)
@@ -26,7 +27,22 @@ pub fn http(raw: &mut Reader<'_>) -> Checked<HttpConfig> {
             format!("{shown} can be reached from other machines: set http.auth, or write `auth: none` if everyone may use it"),
         );
     }
-    Some(HttpConfig { listen: listen?, metrics_listen: metrics_listen?, auth: auth?, allow_sinks: allow_sinks? })
+    Some(HttpConfig {
+        listen: listen?,
+        metrics_listen: metrics_listen?,
+        auth: auth?,
+        tls: tls?,
+        allow_sinks: allow_sinks?,
+    })
+}
+
+fn tls(raw: &mut Reader<'_>) -> Checked<Option<HttpTls>> {
+    let (cert_file, key_file) = (raw.path("http.tls.cert_file"), raw.path("http.tls.key_file"));
+    together(raw, "http.tls.cert_file", "http.tls.key_file");
+    match (cert_file?, key_file?) {
+        (Some(cert_file), Some(key_file)) => Some(Some(HttpTls { cert_file, key_file })),
+        _ => Some(None),
+    }
 }
 
 fn auth(raw: &mut Reader<'_>) -> Checked<HttpAuth> {
@@ -52,7 +68,9 @@ fn allow_sinks(raw: &mut Reader<'_>) -> Checked<Vec<String>> {
     let urls = raw.list(PATH)?.unwrap_or_default();
     let mut legal = true;
     for (place, text) in &urls {
-        if let Err(message) = SinkUrl::parse(&text.text) {
+        let address = text.text.starts_with("http");
+        let parsed = if address { check_http_url(&text.text) } else { SinkUrl::parse(&text.text).map(|_| ()) };
+        if let Err(message) = parsed {
             raw.problems.push(Problem::new(place.clone(), PATH, format!("{} {message}", text.shown())));
             legal = false;
         }

@@ -12,7 +12,6 @@ pub mod names;
 mod record;
 pub mod sink;
 mod topics;
-mod unsupported;
 pub mod worker;
 
 /// Reports what a rule says of a value; true: it is legal.

@@ -5,11 +5,11 @@
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
+use super::check;
 use super::cross::overlap;
 use super::http::http;
 use super::kafka::kafka;
 use super::names::check_name;
-use super::{check, unsupported};
 use crate::config::reader::{Checked, Reader};
 use crate::config::suggest::nearest;
 use crate::config::tree::show;
@@ -32,7 +32,6 @@ pub fn worker(raw: &mut Reader<'_>, host_name: &str) -> Checked<WorkerConfig> {
     let shutdown_timeout = raw.duration("shutdown_timeout");
     let log_format = raw.choice("log.format");
     let log_level = raw.required_text("log.level").filter(|level| check(raw, "log.level", level, check_filter));
-    unsupported::worker(raw);
     together(raw, &state_url, &coordination_url, max_tasks.flatten());
     if let (Some(Some(StateUrl::Store(SinkUrl::File { dir }))), Some(spool)) = (&state_url, &spool_dir)
         && overlap(dir, spool)

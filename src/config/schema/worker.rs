@@ -228,7 +228,7 @@ pub static WORKER: Schema = Schema {
             path: "http.tls.cert_file",
             kind: Kind::Path,
             default: Some("null"),
-            doc: "certificate (PEM) of `http.listen`; together with `key_file`. `null`: plain HTTP. This version refuses it",
+            doc: "certificate (PEM) of `http.listen`; together with `key_file`. `null`: plain HTTP. Renewed files are taken up by themselves",
             cost: "",
         },
         Key {
@@ -242,7 +242,9 @@ pub static WORKER: Schema = Schema {
             path: "http.allow_sinks",
             kind: Kind::List,
             default: Some("[]"),
-            doc: "URLs under which connectors made by REST may write; empty: none may be made. Not used by this version",
+            doc: "what connectors made over HTTP may use: places to write to (`s3://bucket/prefix`, `oss://`, `file://`), addresses of \
+                  stores (`https://host:port`), folders of secrets (`file://`). Empty: everything while only this machine can \
+                  reach `http.listen`, else nothing",
             cost: "",
         },
         Key {

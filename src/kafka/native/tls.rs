@@ -2,20 +2,19 @@
 //!
 //! Owns: certificates from files, the check of the other side, what TLS errors mean. Does not own: TCP.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use crate::config::TlsConfig;
 use crate::kafka::native::stream::{Address, Stream};
+use crate::pem;
 use crate::pipeline::source::SourceError;
 
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);
@@ -82,7 +81,7 @@ fn client_config(settings: &TlsConfig) -> Result<ClientConfig, String> {
     let mut roots = RootCertStore::empty();
     match &settings.ca_file {
         Some(file) => {
-            for certificate in certificates(file)? {
+            for certificate in pem::certificates(file)? {
                 roots.add(certificate).map_err(|error| format!("tls.ca_file {}: {error}", file.display()))?;
             }
         }
@@ -105,19 +104,10 @@ fn client_config(settings: &TlsConfig) -> Result<ClientConfig, String> {
     let (Some(cert_file), Some(key_file)) = (&settings.cert_file, &settings.key_file) else {
         return Ok(builder.with_no_client_auth());
     };
-    let key = PrivateKeyDer::from_pem_file(key_file)
-        .map_err(|error| format!("tls.key_file {}: {error}", key_file.display()))?;
+    let key = pem::key(key_file).map_err(|why| format!("tls.key_file {why}"))?;
     builder
-        .with_client_auth_cert(certificates(cert_file)?, key)
+        .with_client_auth_cert(pem::certificates(cert_file)?, key)
         .map_err(|error| format!("tls.cert_file {}: {error}", cert_file.display()))
-}
-
-fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let problem = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let certificates = CertificateDer::pem_file_iter(file)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| problem(&error))?;
-    if certificates.is_empty() { Err(problem(&"it holds no certificate")) } else { Ok(certificates) }
 }
 
 /// Checks everything but the name: for managed brokers whose certificates name none that can be reached.
