@@ -129,6 +129,12 @@ impl Board {
         tasks.iter().map(|task| task.report()).collect()
     }
 
+    /// How often each event loop that runs has gone round, by connector, topic and task.
+    pub fn turns(&self) -> Vec<((String, String, u32), u64)> {
+        let tasks = self.lock().tasks.clone();
+        tasks.iter().filter_map(|task| Some((task.name(), task.turns()?))).collect()
+    }
+
     pub fn report(&self) -> WorkerReport {
         let (stores, mut connectors, group) = {
             let inner = self.lock();

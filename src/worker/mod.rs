@@ -10,9 +10,11 @@ pub mod connector;
 pub mod first_start;
 pub mod layout;
 pub mod mapping;
+pub mod notify;
 pub mod places;
 pub mod progress;
 pub mod supervisor;
+pub mod watchdog;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
+use self::notify::Notify;
 use self::places::Places;
 use crate::api::http;
 use crate::api::metrics;
@@ -96,6 +99,9 @@ pub async fn run(loaded: Loaded, options: RunOptions) -> Result<Exit, RunError> 
     let server = http::serve(&worker.http, Arc::clone(&board), stop.clone())
         .await
         .map_err(|error| RunError::new(Exit::Usage, error))?;
+    let notify = Notify::from_environment();
+    notify.ready();
+    let _told = notify.keep(&board, &stop, worker.shutdown_timeout);
     let Some(kafka) = connect(&worker, options, &stop).await? else { return Ok(Exit::Done) };
     let environment = Environment::system();
     let places = places(&worker, &environment, options);
