@@ -146,7 +146,7 @@ impl Board {
             }
         }
         WorkerReport {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::version::VERSION.to_owned(),
             worker: self.worker.clone(),
             memory_used_bytes: self.budget.used_bytes(),
             memory_max_bytes: self.budget.max_bytes(),
