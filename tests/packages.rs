@@ -41,6 +41,19 @@ fn the_manual_has_a_page_for_each_command() {
     assert_eq!(nowhere.status.code(), Some(2));
 }
 
+/// deploy/kubernetes against schemas and `sluice check`. The first run fetches the schemas.
+#[test]
+fn the_manifests_fit_their_schemas() {
+    for tool in [["python3", "--version"], ["go", "version"]] {
+        if let Err(error) = Command::new(tool[0]).arg(tool[1]).output() {
+            eprintln!("not run: {} can't be started: {error}", tool[0]);
+            assert_ne!(std::env::var("SLUICE_TEST_REQUIRE_SERVICES").as_deref(), Ok("1"), "{} is required", tool[0]);
+            return;
+        }
+    }
+    show(&run(Command::new("dev/manifests").env("SLUICE", PROGRAM)));
+}
+
 /// In an overlay of this machine, so that nothing of it is changed.
 #[test]
 fn the_deb_is_installed_used_and_purged() {
