@@ -1,5 +1,6 @@
 //! The shipped units: systemd takes them as they are, and they call the program as it is. The program tells systemd how it is.
 
+#![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
 #![allow(clippy::panic, reason = "a test that can't run where it must is a failed test")]
 #![allow(clippy::print_stderr, reason = "a test that did not run says so")]

@@ -9,7 +9,6 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io;
-use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
@@ -164,7 +163,7 @@ impl Drop for Keeping {
 impl Door {
     fn open(address: &OsString) -> io::Result<Self> {
         let to = match address.as_bytes() {
-            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            [b'@', name @ ..] => abstract_address(name)?,
             [b'/', ..] => SocketAddr::from_pathname(address)?,
             _ => return Err(io::Error::new(io::ErrorKind::InvalidInput, "it begins neither with / nor with @")),
         };
@@ -182,6 +181,18 @@ impl Door {
             Err(_) => {}
         }
     }
+}
+
+/// A name that lies in no folder, which only Linux has.
+#[cfg(target_os = "linux")]
+fn abstract_address(name: &[u8]) -> io::Result<SocketAddr> {
+    use std::os::linux::net::SocketAddrExt as _;
+    SocketAddr::from_abstract_name(name)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn abstract_address(_: &[u8]) -> io::Result<SocketAddr> {
+    Err(io::Error::from(io::ErrorKind::Unsupported))
 }
 
 /// One line for `systemctl status`.
@@ -207,6 +218,7 @@ mod tests {
         Notify::new(|name| all.get(name).cloned(), 7)
     }
 
+    #[cfg(target_os = "linux")]
     fn received(socket: &UnixDatagram) -> String {
         let mut bytes = [0; 4096];
         socket.set_nonblocking(true).unwrap();
@@ -214,6 +226,7 @@ mod tests {
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn sockets_of_both_kinds_are_told() {
         let dir = tempfile::tempdir().unwrap();
@@ -222,7 +235,7 @@ mod tests {
         notify(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).ready();
         assert_eq!(received(&named), "READY=1");
         let name = format!("sluice-notify-{}", std::process::id());
-        let hidden = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
+        let hidden = UnixDatagram::bind_addr(&abstract_address(name.as_bytes()).unwrap()).unwrap();
         let notify = notify(&[("NOTIFY_SOCKET", &format!("@{name}"))]);
         notify.stopping(Duration::from_secs(60));
         assert_eq!(received(&hidden), "STOPPING=1\nSTATUS=finishing uploads in flight\nEXTEND_TIMEOUT_USEC=75000000");
