@@ -1,7 +1,7 @@
 # The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
 # (default ~/.cache/sluice-dev). docs/development.md says more.
 
-.PHONY: help build demo test simulation soak fuzz bench check advisories services stop
+.PHONY: help build demo test simulation soak fuzz bench check advisories package services stop
 
 HISTORIES ?= 1000000
 KILLS ?= 200
@@ -10,6 +10,9 @@ simulation: SEED ?= 1
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
+
+package: ## a tarball and a .deb (OUT=.. for where)
+	dev/package
 
 build: ## the release binary
 	cargo build --release --locked

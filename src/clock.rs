@@ -28,6 +28,13 @@ impl Clock for SystemClock {
     }
 }
 
+/// Microseconds of `CLOCK_MONOTONIC`, the one that systemd compares with.
+pub fn monotonic_usec() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let part = |value: i64| u64::try_from(value).unwrap_or_default();
+    part(now.tv_sec).saturating_mul(1_000_000).saturating_add(part(now.tv_nsec) / 1_000)
+}
+
 /// The operating system's random numbers.
 #[derive(Debug)]
 pub struct SystemRandom;

@@ -31,4 +31,5 @@ pub mod restore;
 pub mod store;
 pub mod task;
 pub mod verify;
+pub mod version;
 pub mod worker;

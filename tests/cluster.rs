@@ -5,11 +5,13 @@
 
 mod support;
 
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support::group::{Group, Load, Member, OwnRedis, wait_until};
 use support::kafka::unique;
-use support::process::service;
+use support::process::{Setup, Sink, service};
 
 /// As the program has it.
 const LEASE: Duration = Duration::from_secs(10);
@@ -205,4 +207,107 @@ fn an_outsider_does_not_fight_back() {
     assert_eq!(outsider.running.terminate().code(), Some(3), "{}", outsider.running.last_lines());
     assert_eq!(counts(&[&outsider]), [1]);
     group.archive_and_verify(records, 2);
+}
+
+/// Two builds that differ in version, under load: a canary with one task beside two workers of the older, then one worker after the
+/// other, one of them back again. What the canary would archive is compared with what was.
+#[test]
+fn a_newer_version_takes_over_one_worker_after_the_other() {
+    const MAX_BYTES: u64 = 64 << 10;
+    const PARTITIONS: u64 = 7;
+    let Some(kafka) = service("SLUICE_TEST_KAFKA") else { return };
+    let Some(newer) = service("SLUICE_TEST_NEWER").map(PathBuf::from) else { return };
+    let older = PathBuf::from(env!("CARGO_BIN_EXE_sluice"));
+    let versions = [&older, &newer].map(|program| {
+        let said = Command::new(program).arg("--version").output().unwrap().stdout;
+        String::from_utf8(said).unwrap().trim().strip_prefix("sluice ").unwrap().to_owned()
+    });
+    assert_ne!(versions[0], versions[1], "two builds of one version show nothing");
+    let (topic, redis) = (unique("upgrade"), OwnRedis::start());
+    let load = Load::start(&kafka, &topic, PARTITIONS, 2_100);
+    let rotate = "tasks_max: 7\nrotate: { max_bytes: 64KiB, max_interval: 10m }\ncompression: { frame_bytes: 64KiB }\n";
+    let group = Group::new(&kafka, &topic, &redis, rotate);
+    let version = |member: &Member| member.status().unwrap()["version"].as_str().unwrap().to_owned();
+    // Whoever has one more is not said.
+    let evenly = |members: &[&Member]| {
+        let shares = || {
+            let mut shares: Vec<usize> = members.iter().map(|member| member.tasks().len()).collect();
+            shares.sort_unstable();
+            shares
+        };
+        wait_until(|| shares() == [2, 2, 3], || format!("{:?}", shares()));
+    };
+
+    let (first, second, third) = (group.start("w1", ""), group.start("w2", ""), group.start("w3", ""));
+    evenly(&[&first, &second, &third]);
+    // The third makes room for the canary.
+    third.stop();
+    wait_until(|| first.tasks().len() + second.tasks().len() == 7, || first.running.last_lines());
+    let canary = group.start_program(&newer, "w3", ", max_tasks: 1");
+    group.wait_for_shares(&[&first, &second, &canary], &[3, 3, 1]);
+    assert_eq!([&first, &second, &canary].map(version), [0, 0, 1].map(|which: usize| versions[which].clone()));
+    let objects = |member: &Member| {
+        member.status().unwrap_or_default()["tasks"]
+            .as_array()
+            .map_or(0, |tasks| tasks.iter().filter_map(|task| task["objects"].as_u64()).sum())
+    };
+    // It archives: its task, which the older version had begun.
+    wait_until(|| objects(&canary) > 0, || canary.running.last_lines());
+
+    // The others, one after the other; the canary never takes more than its task.
+    first.stop();
+    group.wait_for_shares(&[&second, &canary], &[6, 1]);
+    let first = group.start_program(&newer, "w1", "");
+    group.wait_for_shares(&[&first, &second, &canary], &[3, 3, 1]);
+    second.stop();
+    group.wait_for_shares(&[&first, &canary], &[6, 1]);
+    let second = group.start_program(&newer, "w2", "");
+    group.wait_for_shares(&[&first, &second, &canary], &[3, 3, 1]);
+    canary.stop();
+    let third = group.start_program(&newer, "w3", "");
+    evenly(&[&first, &second, &third]);
+    assert!([&first, &second, &third].iter().all(|member| version(member) == versions[1]));
+
+    // And back: the older version reads what the newer has written.
+    first.stop();
+    let first = group.start_program(&older, "w1", "");
+    evenly(&[&first, &second, &third]);
+    assert_eq!(version(&first), versions[0]);
+    wait_until(|| objects(&first) > 0, || first.running.last_lines());
+
+    let records = load.end();
+    [first, second, third].into_iter().for_each(Member::stop);
+    let small: Vec<_> = group.files().into_iter().filter(|(_, bytes)| *bytes < MAX_BYTES * 3 / 4).collect();
+    assert!(small.is_empty() && group.files().len() > 20, "{} files, small: {small:?}", group.files().len());
+    group.archive_and_verify(records, PARTITIONS);
+    shadow_agrees(&group, &newer, &kafka, &topic);
+}
+
+/// A shadow of the archive: one partition by the other build, under another prefix, compared record by record.
+fn shadow_agrees(group: &Group, newer: &std::path::Path, kafka: &str, topic: &str) {
+    let shadow = Setup::new(kafka, topic, &Sink::File, "partitions: [0]\ntasks_max: 7\n");
+    let mut running = shadow.start_program(newer, &[], "worker.yaml", &["--until-caught-up"], "shadow.log");
+    let status = running.child.wait().unwrap();
+    assert!(status.success(), "{status}: {}", running.last_lines());
+    let (status, said, _) = shadow.command(&["verify", "app-logs"]);
+    assert_eq!(status, 0, "{said}");
+    let mut compared = 0;
+    for app in apps(&shadow.archive()) {
+        let of_partition_0 = |setup: &Setup| {
+            let (status, records, trouble) = setup.command(&["cat", "app-logs", "--app", &app, "--json"]);
+            assert_eq!(status, 0, "{trouble}");
+            let records = records.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+            records.filter(|record| record["partition"] == 0).collect::<Vec<_>>()
+        };
+        let (archived, shadowed) = (of_partition_0(&group.setup), of_partition_0(&shadow));
+        assert!(archived == shadowed, "{app}: {} records archived, {} in the shadow", archived.len(), shadowed.len());
+        compared += archived.len();
+    }
+    println!("{compared} records of partition 0 are the same in the shadow");
+    assert!(compared > 1000, "{compared} records");
+}
+
+fn apps(archive: &str) -> Vec<String> {
+    let names = std::fs::read_dir(archive).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.starts_with('_')).collect()
 }

@@ -20,6 +20,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::pem;
 
+use crate::version::VERSION;
+
 /// Whole request; a worker answers from memory.
 const LIMIT: Duration = Duration::from_secs(10);
 /// More than 100,000 tasks take.
@@ -106,7 +108,7 @@ async fn ask(
 ) -> Result<Answer, Box<dyn std::error::Error + Send + Sync>> {
     let mut request = Request::get(format!("{}{path}", target.base))
         .header(HOST, &target.authority)
-        .header(USER_AGENT, concat!("sluice/", env!("CARGO_PKG_VERSION")));
+        .header(USER_AGENT, format!("sluice/{VERSION}"));
     if let Some(value) = authorization {
         request = request.header(AUTHORIZATION, value);
     }

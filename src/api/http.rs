@@ -167,6 +167,12 @@ impl Board {
         tasks.iter().map(|task| task.report()).collect()
     }
 
+    /// How often each event loop that runs has gone round, by connector, topic and task.
+    pub fn turns(&self) -> Vec<((String, String, u32), u64)> {
+        let tasks = self.lock().tasks.clone();
+        tasks.iter().filter_map(|task| Some((task.name(), task.turns()?))).collect()
+    }
+
     pub fn report(&self) -> WorkerReport {
         let (stores, mut connectors, group) = {
             let inner = self.lock();
@@ -178,7 +184,7 @@ impl Board {
             }
         }
         WorkerReport {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
+            version: crate::version::VERSION.to_owned(),
             worker: self.worker.clone(),
             memory_used_bytes: self.budget.used_bytes(),
             memory_max_bytes: self.budget.max_bytes(),

@@ -11,6 +11,7 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
 use crate::task::core::Counters;
 use crate::task::status::TaskReport;
+use crate::version::VERSION;
 
 /// Kind, name, help. Seconds and bytes are the base units.
 pub const METRICS: &[(Kind, &str, &str)] = &[
@@ -93,7 +94,7 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
         }
     }
     gauge!(CONFIG_RELOAD_OK).set(1.0);
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(BUILD_INFO, "version" => VERSION).set(1.0);
     Ok(handle)
 }
 

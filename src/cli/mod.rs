@@ -16,6 +16,7 @@ mod check;
 mod completions;
 mod grep;
 mod ls;
+mod man;
 mod offsets;
 mod probe;
 mod reading;
@@ -52,7 +53,7 @@ impl From<Exit> for ExitCode {
 
 /// Archives application logs from Kafka into one stream of few, large files per application, each record exactly once.
 #[derive(Debug, Parser)]
-#[command(name = "sluice", version, max_term_width = 100, after_help = EXIT_HELP, subcommand_precedence_over_arg = true)]
+#[command(name = "sluice", version = crate::version::VERSION, max_term_width = 100, after_help = EXIT_HELP, subcommand_precedence_over_arg = true)]
 struct Cli {
     #[command(flatten)]
     settings: SettingsArgs,
@@ -98,6 +99,9 @@ enum Command {
     Recover(recover::RecoverArgs),
     /// Write completions for a shell to stdout
     Completions(completions::CompletionsArgs),
+    /// Write the manual's pages
+    #[command(hide = true)]
+    Man(man::ManArgs),
 }
 
 /// Runs the command that the arguments name.
@@ -125,6 +129,7 @@ fn dispatch(cli: Cli) -> io::Result<Exit> {
         Command::Restore(args) => restore::run(args, &cli.settings),
         Command::Recover(args) => recover::run(&args, &cli.settings),
         Command::Completions(args) => completions::run(&args, &mut Cli::command()),
+        Command::Man(args) => man::run(&args, Cli::command()),
     }
 }
 

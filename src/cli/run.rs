@@ -61,7 +61,7 @@ pub fn run(args: &RunArgs, settings: &SettingsArgs) -> io::Result<Exit> {
 fn announce(loaded: &Loaded) {
     let names: Vec<&str> = loaded.connectors.iter().map(|connector| connector.name.as_str()).collect();
     tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
+        version = crate::version::VERSION,
         worker = loaded.worker.id,
         connectors = names.join(","),
         listen = loaded.worker.http.listen,

@@ -15,6 +15,7 @@ use crate::api::client::{self, Answer, AskError};
 use crate::api::http::WorkerReport;
 use crate::clock::{Clock as _, SystemClock};
 use crate::task::status::TaskState;
+use crate::version::VERSION;
 
 /// The environment variable that names the file of the token.
 const TOKEN_VARIABLE: &str = "SLUICE_HTTP_TOKEN_FILE";
@@ -125,7 +126,7 @@ fn read(url: &str, answer: &Answer) -> Result<WorkerReport, (Exit, String)> {
         }
     }
     serde_json::from_slice(&answer.body).map_err(|error| {
-        let message = format!("{url} is no sluice worker of version {}: {error}", env!("CARGO_PKG_VERSION"));
+        let message = format!("{url} is no sluice worker of version {}: {error}", VERSION);
         (Exit::Unreachable, message)
     })
 }

@@ -318,7 +318,10 @@ impl<'a> Driver<'a> {
         let partitions: Vec<i32> = self.core.positions().keys().copied().collect();
         self.read(&partitions);
         let mut deadline: Option<Instant> = None;
+        let status = Arc::clone(&self.context.status);
+        let _running = status.begin_loop();
         loop {
+            status.turn();
             self.act().await?;
             if self.core.is_finished() {
                 self.copy_lows_at_the_end().await;

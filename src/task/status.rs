@@ -3,6 +3,7 @@
 //! Owns: the state that status, REST and metrics show. Does not own: how it is shown.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Serialize;
@@ -63,6 +64,19 @@ pub struct PartitionReport {
 pub struct TaskStatus {
     report: Mutex<TaskReport>,
     restart: Notify,
+    /// How often the event loop has gone round.
+    turns: AtomicU64,
+    in_loop: AtomicBool,
+}
+
+/// An event loop that runs.
+#[derive(Debug)]
+pub struct LoopGuard<'a>(&'a TaskStatus);
+
+impl Drop for LoopGuard<'_> {
+    fn drop(&mut self) {
+        self.0.in_loop.store(false, Ordering::Relaxed);
+    }
 }
 
 impl TaskStatus {
@@ -85,7 +99,12 @@ impl TaskStatus {
             oldest_unsealed_ms: None,
             partitions: BTreeMap::new(),
         };
-        Self { report: Mutex::new(report), restart: Notify::new() }
+        Self {
+            report: Mutex::new(report),
+            restart: Notify::new(),
+            turns: AtomicU64::new(0),
+            in_loop: AtomicBool::new(false),
+        }
     }
 
     pub fn is_of(&self, connector: &str) -> bool {
@@ -109,6 +128,29 @@ impl TaskStatus {
     fn lock(&self) -> std::sync::MutexGuard<'_, TaskReport> {
         // A report has no half-done state worth refusing.
         self.report.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The event loop begins; it ends when the answer is dropped.
+    pub fn begin_loop(&self) -> LoopGuard<'_> {
+        self.turn();
+        self.in_loop.store(true, Ordering::Relaxed);
+        LoopGuard(self)
+    }
+
+    /// The event loop goes round once more: what shows a watchdog that it does not stand still.
+    pub fn turn(&self) {
+        self.turns.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// `None`: no event loop runs.
+    pub fn turns(&self) -> Option<u64> {
+        self.in_loop.load(Ordering::Relaxed).then(|| self.turns.load(Ordering::Relaxed))
+    }
+
+    /// Connector, topic, task.
+    pub fn name(&self) -> (String, String, u32) {
+        let report = self.lock();
+        (report.connector.clone(), report.topic.clone(), report.task)
     }
 
     pub fn set_state(&self, state: TaskState, message: Option<String>, advice: Option<&str>) {

@@ -11,10 +11,12 @@ pub mod connectors;
 pub mod first_start;
 pub mod layout;
 pub mod mapping;
+pub mod notify;
 pub mod offsets;
 pub mod places;
 pub mod progress;
 pub mod supervisor;
+pub mod watchdog;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -26,8 +28,9 @@ use tokio_util::sync::CancellationToken;
 
 use self::connectors::Connectors;
 use self::connectors::kept::Keeping;
-use self::connectors::reload::{self, Sources};
+use self::connectors::reload::{self, Phase, Sources};
 use self::connectors::wanted::FromFile;
+use self::notify::Notify;
 use self::places::Places;
 use crate::api::connect;
 use crate::api::http;
@@ -99,12 +102,17 @@ pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: 
     let pool = CompressPool::start(worker.compression_threads.unwrap_or(cores)).map_err(|error| usage(&error))?;
     let stop = CancellationToken::new();
     stop_on_signals(&stop).map_err(|error| usage(&error))?;
+    // Before anybody hears that the worker is ready: without a listener the signal ends the process.
+    let hangup = signal(SignalKind::hangup()).map_err(|error| usage(&error))?;
     let board =
         Arc::new(http::Board::new(&worker.id, budget.clone(), Arc::clone(&spool), handle, options.until_caught_up));
     let rest = Arc::new(connect::Rest::new(levels));
     let server = http::serve(&worker.http, Arc::clone(&board), connect::routes(Arc::clone(&rest)), stop.clone())
         .await
         .map_err(|error| RunError::new(Exit::Usage, error))?;
+    let notify = Notify::from_environment();
+    notify.ready();
+    let _told = notify.keep(&board, &stop, worker.shutdown_timeout);
     let Some(kafka) = connect(&worker, options, &stop).await? else { return Ok(Exit::Done) };
     let environment = Environment::system();
     let places = places(&worker, &environment, options);
@@ -123,8 +131,12 @@ pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: 
     let (following, reloading) = if options.until_caught_up {
         (None, None)
     } else {
-        let reloading = reload::watch(Arc::clone(&connectors), sources, Box::new(|_| {}), stop.clone());
-        (Some(tokio::spawn(Arc::clone(&connectors).follow())), Some(reloading.map_err(|error| usage(&error))?))
+        let told = Box::new(move |phase| match phase {
+            Phase::Begins => notify.reloading(),
+            Phase::Ends => notify.reloaded(),
+        });
+        let reloading = reload::watch(Arc::clone(&connectors), sources, hangup, told, stop.clone());
+        (Some(tokio::spawn(Arc::clone(&connectors).follow())), Some(reloading))
     };
     let bar = progress::show(&shared, &stop);
     let worst = connectors.ended().await;

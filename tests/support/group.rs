@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -174,6 +174,13 @@ impl Group {
     pub fn start(&self, id: &str, more: &str) -> Member {
         let settings = self.settings(id, more);
         Member { id: id.to_owned(), running: self.setup.start_with(&settings, &[], &format!("{id}.log")) }
+    }
+
+    /// The same of another build.
+    pub fn start_program(&self, program: &Path, id: &str, more: &str) -> Member {
+        let settings = self.settings(id, more);
+        let running = self.setup.start_program(program, &[], &settings, &[], &format!("{id}.log"));
+        Member { id: id.to_owned(), running }
     }
 
     /// Archives what is left, as a job of the group, then counts.

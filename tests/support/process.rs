@@ -104,13 +104,24 @@ impl Setup {
 
     /// The same, started by another program.
     pub fn start_under(&self, starter: &[&str], settings: &str, arguments: &[&str], log: &str) -> Running {
+        self.start_program(Path::new(env!("CARGO_BIN_EXE_sluice")), starter, settings, arguments, log)
+    }
+
+    /// The same of another build.
+    pub fn start_program(
+        &self,
+        program: &Path,
+        starter: &[&str],
+        settings: &str,
+        arguments: &[&str],
+        log: &str,
+    ) -> Running {
         let log = self.path(log);
         let before = fs::metadata(&log).map_or(0, |found| found.len());
         let out = fs::OpenOptions::new().append(true).create(true).open(&log).unwrap();
-        let sluice = env!("CARGO_BIN_EXE_sluice");
-        let mut command = Command::new(starter.first().unwrap_or(&sluice));
+        let mut command = Command::new(starter.first().map_or(program, Path::new));
         if let [_, more @ ..] = starter {
-            command.args(more).arg(sluice);
+            command.args(more).arg(program);
         }
         command.arg("run").args(arguments).arg("--config").arg(self.path(settings));
         command.arg("--connectors").arg(self.path("connectors"));

@@ -360,3 +360,28 @@ async fn an_open_transaction_at_the_end_is_not_waited_for() {
     assert_eq!(world(&kafka, &store, "", "w").to_the_end().await.unwrap(), End::CaughtUp);
     assert_exact(&store, &[some_records()[0].clone(), (0, record("a", "open"))]).await;
 }
+
+/// What the watchdog of systemd goes by.
+#[tokio::test]
+async fn a_tasks_loop_turns_also_when_nothing_comes_and_ends_with_the_task() {
+    let (kafka, store) = (kafka(1, &[]), Arc::new(MemoryStore::new()));
+    let world = world(&kafka, &store, "", "w");
+    let turns = || world.context.status.turns();
+    assert_eq!(turns(), None);
+    let (stop, running) = world.start();
+    let until = async |least: u64| {
+        let wait = async {
+            while turns().is_none_or(|found| found < least) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    };
+    world.until("the task runs", sluice::ledger::State::is_started).await;
+    until(1).await;
+    let seen = turns().unwrap();
+    until(seen + 3).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    assert_eq!(turns(), None);
+}

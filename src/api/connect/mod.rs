@@ -26,6 +26,7 @@ use serde_json::{Value, json};
 use self::body::Body;
 use super::http::{Board, refusal};
 use crate::logging::Levels;
+use crate::version::VERSION;
 use crate::worker::connectors::kept::{RestartOf, Target};
 use crate::worker::connectors::{Connectors, Refusal};
 
@@ -124,7 +125,7 @@ async fn root(State(rest): Of) -> Json<Value> {
         None => None,
     };
     Json(json!({
-        "version": env!("CARGO_PKG_VERSION"),
+        "version": VERSION,
         "commit": option_env!("SLUICE_COMMIT").unwrap_or("unknown"),
         "kafka_cluster_id": cluster,
     }))

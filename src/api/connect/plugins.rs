@@ -14,9 +14,10 @@ use super::body::{self, Body};
 use super::{Answer, Failure, Of};
 use crate::config::flat::{CLASS, CLASS_KEY, FlatConfig, own_key, without_password};
 use crate::config::schema::{CONNECTOR, Key, Kind};
+use crate::version::VERSION;
 
 pub(super) async fn list() -> Json<Value> {
-    Json(json!([{ "class": CLASS, "type": "sink", "version": env!("CARGO_PKG_VERSION") }]))
+    Json(json!([{ "class": CLASS, "type": "sink", "version": VERSION }]))
 }
 
 fn known(plugin: &str) -> Result<(), Failure> {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio_util::sync::CancellationToken;
 
 use super::Connectors;
@@ -52,18 +52,15 @@ struct Stamp {
 
 type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
 
-/// Reads changed files until `stop`.
-///
-/// # Errors
-/// Signals can't be listened to.
+/// Reads changed files until `stop`, and all at each SIGHUP.
 pub fn watch(
     connectors: Arc<Connectors>,
     sources: Sources,
+    mut hangup: Signal,
     told: Told,
     stop: CancellationToken,
-) -> std::io::Result<tokio::task::JoinHandle<()>> {
-    let mut hangup = signal(SignalKind::hangup())?;
-    Ok(tokio::spawn(async move {
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(async move {
         let mut seen = stamps(&sources).await;
         loop {
             let asked = tokio::select! {
@@ -85,7 +82,7 @@ pub fn watch(
             reload(&connectors, &sources).await;
             told(Phase::Ends);
         }
-    }))
+    })
 }
 
 impl Sources {

@@ -2,6 +2,7 @@
 
 use super::{Api, Request};
 use crate::kafka::native::wire::{Reader, WireError, Writer};
+use crate::version::VERSION;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiVersions;
@@ -20,7 +21,7 @@ impl Request for ApiVersions {
     fn write(&self, out: &mut Writer, version: i16) {
         if version >= 3 {
             out.string("sluice");
-            out.string(env!("CARGO_PKG_VERSION"));
+            out.string(VERSION);
             out.no_tags();
         }
     }
