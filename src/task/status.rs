@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::core::Progress;
+use super::recent::{Recent, Upload};
 
 /// Kafka Connect's states of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -62,6 +63,7 @@ pub struct PartitionReport {
 #[derive(Debug)]
 pub struct TaskStatus {
     report: Mutex<TaskReport>,
+    recent: Mutex<Recent>,
     restart: Notify,
 }
 
@@ -85,7 +87,18 @@ impl TaskStatus {
             oldest_unsealed_ms: None,
             partitions: BTreeMap::new(),
         };
-        Self { report: Mutex::new(report), restart: Notify::new() }
+        Self { report: Mutex::new(report), recent: Mutex::default(), restart: Notify::new() }
+    }
+
+    /// Shows what was uploaded lately.
+    pub fn recent<T>(&self, look: impl FnOnce(&Recent) -> T) -> T {
+        look(&self.recent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An object was uploaded; `app`: whose it is, where its key tells.
+    pub fn uploaded(&self, upload: Upload, app: Option<&str>) {
+        self.update(|report| report.last_upload_ms = Some(upload.at_ms));
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(upload, app);
     }
 
     pub fn is_of(&self, connector: &str) -> bool {
