@@ -126,6 +126,10 @@ impl Board {
         self.lock().connectors.entry(connector.to_owned()).or_default().failed = None;
     }
 
+    pub fn tasks(&self) -> Vec<Arc<TaskStatus>> {
+        self.lock().tasks.clone()
+    }
+
     /// In order of topics and tasks.
     pub fn tasks_of(&self, connector: &str) -> Vec<Arc<TaskStatus>> {
         let mut tasks: Vec<_> = self.lock().tasks.iter().filter(|task| task.is_of(connector)).cloned().collect();

@@ -2,6 +2,7 @@
 //!
 //! Owns: HTTP, the names of metrics. Does not own: what is shown (the tasks' reports).
 
+pub mod activity;
 pub(crate) mod auth;
 pub mod client;
 pub mod connect;
@@ -9,3 +10,4 @@ mod guard;
 pub mod http;
 mod listener;
 pub mod metrics;
+pub mod page;

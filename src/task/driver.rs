@@ -21,10 +21,13 @@ use super::error::TaskError;
 use super::foreign;
 use super::letters::{Letters, Written};
 use super::opening::{self, Opened, Opening};
+use super::recent::Upload;
 use super::settings::TaskSettings;
 use super::status::{TaskState, TaskStatus};
 use crate::api::metrics::TaskMetrics;
+use crate::archive::app_id::app_id_of_segment;
 use crate::archive::index::Skipped;
+use crate::archive::key::KeyReader;
 use crate::clock::Environment;
 use crate::config::ConnectorConfig;
 use crate::kafka::backoff::Backoff;
@@ -188,7 +191,11 @@ enum JournalCommand {
 /// Answers of everything that runs beside the loop.
 enum Answer {
     Appended(Result<Stored, LogError>),
-    Uploaded(FileId),
+    Uploaded {
+        file: FileId,
+        key: String,
+        bytes: u64,
+    },
     DeadLettered(Written),
     /// With where they begin.
     NewPartitions(BTreeMap<i32, i64>),
@@ -201,6 +208,7 @@ struct Driver<'a> {
     context: &'a TaskContext,
     /// As the task's settings are: below a cut they are earlier ones.
     connector: Arc<ConnectorConfig>,
+    keys: KeyReader,
     core: Core,
     live_ends: BTreeMap<i32, i64>,
     spool: TaskSpool,
@@ -269,6 +277,7 @@ impl<'a> Driver<'a> {
         background.spawn(keep_journal(journal, queue, answers.0.clone()));
         Ok(Self {
             context,
+            keys: connector.sink.key.reader(),
             connector,
             core,
             live_ends,
@@ -565,8 +574,12 @@ impl<'a> Driver<'a> {
                 self.context.metrics.appended();
                 self.core.on_appended(&stored, now_ms)?;
             }
-            Answer::Uploaded(file) => {
-                self.context.status.update(|report| report.last_upload_ms = Some(now_ms));
+            Answer::Uploaded { file, key, bytes } => {
+                let app = self.keys.read(&key).map(|parts| match app_id_of_segment(&parts.app) {
+                    Some(id) => String::from_utf8_lossy(&id).into_owned(),
+                    None => parts.app,
+                });
+                self.context.status.uploaded(Upload { at_ms: now_ms, key, bytes }, app.as_deref());
                 self.core.on_uploaded(file, now_ms);
             }
             Answer::DeadLettered(written) => {
@@ -631,7 +644,7 @@ impl<'a> Driver<'a> {
                     drop(permit);
                     drop(spool);
                     let answer = match uploaded {
-                        Ok(()) => Answer::Uploaded(file),
+                        Ok(()) => Answer::Uploaded { file, key, bytes: finished.data.bytes },
                         Err(error) => Answer::Failed(error.into()),
                     };
                     let _ = answers.send(answer);

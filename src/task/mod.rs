@@ -17,6 +17,7 @@ pub mod files;
 mod foreign;
 mod letters;
 pub mod opening;
+pub mod recent;
 pub mod reset;
 pub mod settings;
 pub mod status;

@@ -10,6 +10,7 @@ use serde::Serialize;
 use tokio::sync::Notify;
 
 use super::core::Progress;
+use super::recent::{Recent, Upload};
 
 /// Kafka Connect's states of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, serde::Deserialize)]
@@ -63,6 +64,7 @@ pub struct PartitionReport {
 #[derive(Debug)]
 pub struct TaskStatus {
     report: Mutex<TaskReport>,
+    recent: Mutex<Recent>,
     restart: Notify,
     /// How often the event loop has gone round.
     turns: AtomicU64,
@@ -101,10 +103,22 @@ impl TaskStatus {
         };
         Self {
             report: Mutex::new(report),
+            recent: Mutex::default(),
             restart: Notify::new(),
             turns: AtomicU64::new(0),
             in_loop: AtomicBool::new(false),
         }
+    }
+
+    /// Shows what was uploaded lately.
+    pub fn recent<T>(&self, look: impl FnOnce(&Recent) -> T) -> T {
+        look(&self.recent.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// An object was uploaded; `app`: whose it is, where its key tells.
+    pub fn uploaded(&self, upload: Upload, app: Option<&str>) {
+        self.update(|report| report.last_upload_ms = Some(upload.at_ms));
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner).add(upload, app);
     }
 
     pub fn is_of(&self, connector: &str) -> bool {

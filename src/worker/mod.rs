@@ -32,9 +32,11 @@ use self::connectors::reload::{self, Phase, Sources};
 use self::connectors::wanted::FromFile;
 use self::notify::Notify;
 use self::places::Places;
+use crate::api::activity::Activity;
 use crate::api::connect;
 use crate::api::http;
 use crate::api::metrics;
+use crate::api::page;
 use crate::cli::Exit;
 use crate::clock::Environment;
 use crate::cluster::LEASE;
@@ -107,7 +109,10 @@ pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: 
     let board =
         Arc::new(http::Board::new(&worker.id, budget.clone(), Arc::clone(&spool), handle, options.until_caught_up));
     let rest = Arc::new(connect::Rest::new(levels));
-    let server = http::serve(&worker.http, Arc::clone(&board), connect::routes(Arc::clone(&rest)), stop.clone())
+    let activity = Arc::new(Activity::default());
+    let pages = Arc::new(page::Pages::new(Arc::clone(&rest), Arc::clone(&activity)));
+    let more = connect::routes(Arc::clone(&rest)).merge(page::routes(pages));
+    let server = http::serve(&worker.http, Arc::clone(&board), more, stop.clone())
         .await
         .map_err(|error| RunError::new(Exit::Usage, error))?;
     let notify = Notify::from_environment();
@@ -128,6 +133,8 @@ pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: 
         .await
         .map_err(|error| RunError::new(Exit::Usage, error))?;
     rest.begin(Arc::clone(&connectors));
+    let sampling = activity.watch(Arc::clone(&shared.board), shared.environment.clone(), stop.clone());
+    let sampling = tokio::spawn(sampling);
     let (following, reloading) = if options.until_caught_up {
         (None, None)
     } else {
@@ -141,7 +148,7 @@ pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: 
     let bar = progress::show(&shared, &stop);
     let worst = connectors.ended().await;
     stop.cancel();
-    for task in following.into_iter().chain(reloading) {
+    for task in following.into_iter().chain(reloading).chain([sampling]) {
         // They end by the stop; how changes nothing any more.
         let _ = task.await;
     }

@@ -18,13 +18,14 @@ use std::sync::{Arc, OnceLock};
 use axum::Json;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post, put};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use self::body::Body;
 use super::http::{Board, refusal};
+use super::page;
 use crate::logging::Levels;
 use crate::version::VERSION;
 use crate::worker::connectors::kept::{RestartOf, Target};
@@ -52,7 +53,7 @@ impl Rest {
         let _ = self.connectors.set(connectors);
     }
 
-    fn connectors(&self) -> Result<&Arc<Connectors>, Failure> {
+    pub(crate) fn connectors(&self) -> Result<&Arc<Connectors>, Failure> {
         let starting = "the worker is starting: Kafka has not answered yet";
         self.connectors.get().ok_or_else(|| Failure(StatusCode::SERVICE_UNAVAILABLE, starting.to_owned()))
     }
@@ -60,7 +61,7 @@ impl Rest {
 
 /// What is answered instead of what was asked for.
 #[derive(Debug)]
-pub(crate) struct Failure(StatusCode, String);
+pub(crate) struct Failure(pub(crate) StatusCode, pub(crate) String);
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
@@ -81,7 +82,7 @@ impl From<Refusal> for Failure {
     }
 }
 
-type Answer = Result<Response, Failure>;
+pub(crate) type Answer = Result<Response, Failure>;
 type Of = State<Arc<Rest>>;
 type Asked = Query<Vec<(String, String)>>;
 
@@ -118,7 +119,10 @@ fn asked(query: &[(String, String)], name: &str) -> bool {
     last.is_some_and(|(_, value)| value.is_empty() || value.eq_ignore_ascii_case("true"))
 }
 
-async fn root(State(rest): Of) -> Json<Value> {
+async fn root(State(rest): Of, headers: HeaderMap) -> Response {
+    if page::is_wanted(&headers) {
+        return page::page();
+    }
     let cluster = match rest.connectors.get() {
         // Without Kafka the worker still says who it is.
         Some(connectors) => connectors.shared.kafka.cluster_id().await.ok().flatten(),
@@ -129,6 +133,7 @@ async fn root(State(rest): Of) -> Json<Value> {
         "commit": option_env!("SLUICE_COMMIT").unwrap_or("unknown"),
         "kafka_cluster_id": cluster,
     }))
+    .into_response()
 }
 
 async fn list(State(rest): Of, Query(query): Asked) -> Answer {
