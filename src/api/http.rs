@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::auth::Gate;
 use super::guard::{Guard, guard};
 use super::listener::{self, Tls};
-use super::metrics::publish_budgets;
+use super::metrics::{asked, publish_budgets};
 use crate::cluster::group::{Group, GroupReport};
 use crate::config::HttpConfig;
 use crate::pipeline::budget::Budget;
@@ -297,8 +297,10 @@ async fn no_method(method: Method, uri: Uri) -> Response {
 }
 
 async fn metrics(State(board): State<Arc<Board>>) -> impl IntoResponse {
-    publish_budgets(board.budget.used_bytes(), board.spool.used_bytes());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], board.metrics.render())
+    publish_budgets(&board.budget, &board.spool);
+    let report = board.report();
+    let text = board.metrics.render() + &asked::render(&report.tasks, &report.connectors);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
 }
 
 async fn status(State(board): State<Arc<Board>>) -> impl IntoResponse {

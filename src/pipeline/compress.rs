@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::budget::Permit;
 use super::lane::FileId;
 use super::spool::{FinishedFile, FrameStored, SpoolError, SpoolFile};
+use crate::api::metrics::{Busy, compression_threads};
 use crate::archive::codec::{Codec, CodecError, Encoder};
 use crate::archive::frame::FrameBuffer;
 use crate::archive::index::FileFacts;
@@ -84,13 +85,16 @@ impl CompressPool {
     pub fn start(threads: NonZeroUsize) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel::<Job>(threads.get() * QUEUE_PER_THREAD);
         let queue = Arc::new(Mutex::new(queue));
+        compression_threads(threads.get());
         for number in 0..threads.get() {
             let queue = Arc::clone(&queue);
             thread::Builder::new().name(format!("compress-{number}")).spawn(move || {
                 let mut encoders = Encoders::default();
                 loop {
                     let Some(job) = queue.blocking_lock().blocking_recv() else { return };
+                    let busy = Busy::begin();
                     job.run(&mut encoders);
+                    drop(busy);
                 }
             })?;
         }

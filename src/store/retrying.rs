@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::retry::Backoff;
 use super::{Fault, StoreError};
+use crate::api::metrics::store_retry;
 use crate::clock::Environment;
 
 /// Waits longer than this are said in the log each time, shorter ones only at first.
@@ -33,6 +34,7 @@ where
         if backoff.failures() >= BRIEF_ATTEMPTS {
             return Err(error);
         }
+        store_retry();
         tokio::time::sleep(wait).await;
     }
 }
@@ -56,6 +58,7 @@ where
         if backoff.failures() == 1 || wait >= NOTABLE_WAIT {
             tracing::warn!(%error, attempts = backoff.failures(), next_in_ms = wait.as_millis() as u64, "store request is tried again");
         }
+        store_retry();
         tokio::time::sleep(wait).await;
     }
 }

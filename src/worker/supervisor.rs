@@ -189,6 +189,7 @@ impl Task {
             };
             let (connector, topic, task) = (&self.connector.config.name, &self.topic, self.task);
             tracing::error!(connector, topic, task, advice = error.advice(), "task failed: {error}");
+            self.metrics.restarts();
             self.status.set_state(TaskState::Restarting, Some(error.to_string()), Some(error.advice()));
             let healthy = shared.environment.clock.now_ms() - started_ms > HEALTHY_AFTER_MS;
             wait = if healthy { RESTART_WAITS.0 } else { wait };

@@ -76,6 +76,8 @@ pub struct Counters {
     /// By partition.
     pub records_read: BTreeMap<i32, u64>,
     pub bytes_raw: u64,
+    /// Stored in the spool.
+    pub frames: u64,
     pub records_archived: u64,
     /// In objects that the store has already.
     pub records_skipped_by_mark: u64,

@@ -15,6 +15,7 @@ impl Core {
             }
         };
         self.stored_total += stored.iter().map(|frame| frame.stored_bytes).sum::<u64>();
+        self.counters.frames += stored.len() as u64;
         self.raw_total += stored.iter().map(|frame| frame.raw_bytes).sum::<u64>();
         if let Some(lane) = self.lanes.get_mut(file) {
             total(&mut lane.frames);

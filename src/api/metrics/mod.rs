@@ -1,6 +1,10 @@
-//! Every metric's name, in one list, and the one place that counts.
+//! The one place that counts.
 //!
-//! Owns: names, help texts, labels. Does not own: what is counted.
+//! Owns: the recorder, labels. Does not own: names ([`list`]), what is counted.
+
+pub mod asked;
+pub mod list;
+mod process;
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,77 +13,13 @@ use std::sync::PoisonError;
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
+pub use list::{Kind, METRICS};
+
+use crate::pipeline::budget::Budget;
+use crate::pipeline::spool::Spool;
 use crate::task::core::Counters;
 use crate::task::status::TaskReport;
-use crate::version::VERSION;
-
-/// Kind, name, help. Seconds and bytes are the base units.
-pub const METRICS: &[(Kind, &str, &str)] = &[
-    (Kind::Counter, RECORDS_READ, "Records read from Kafka, replays included"),
-    (Kind::Counter, RECORDS_ARCHIVED, "Records in uploaded objects"),
-    (Kind::Counter, RECORDS_SKIPPED, "Records left out by rule (on_error: skip)"),
-    (Kind::Counter, RECORDS_REPLAYED, "Records read again after a start that an object holds already"),
-    (Kind::Counter, RECORDS_DEAD_LETTERED, "Records that could not be split and went to the dead letters"),
-    (Kind::Counter, TIME_FALLBACKS, "Records whose own time was unusable and whose Kafka time was taken"),
-    (Kind::Counter, BYTES_RAW, "Bytes of formatted records before compression"),
-    (Kind::Counter, BYTES_STORED, "Bytes of uploaded objects"),
-    (Kind::Counter, OBJECTS, "Objects uploaded"),
-    (Kind::Counter, UPLOAD_REQUESTS, "Requests to the object store by outcome"),
-    (Kind::Counter, LOG_APPENDS, "Entries appended to the tasks' logs"),
-    (Kind::Counter, TAKEOVERS, "Tasks taken over by this worker"),
-    (Kind::Gauge, LAG_RECORDS, "Records between low (safe in the store) and the end of the partition"),
-    (Kind::Gauge, LAG_SECONDS, "Age of the oldest lane that is not sealed, since its first record was read"),
-    (Kind::Gauge, OLDEST_UNSEALED, "When the oldest open lane was opened, Unix time"),
-    (Kind::Gauge, LAST_UPLOAD, "When the last object was uploaded, Unix time"),
-    (Kind::Gauge, RETENTION_HEADROOM, "Records between the start of Kafka's log and low"),
-    (Kind::Gauge, INTENTS_PENDING, "Objects decided in the log and not yet known to be in the store"),
-    (Kind::Gauge, OPEN_LANES, "Lanes with records that are not sealed"),
-    (Kind::Gauge, TASK_FAILED, "1 while the task is failed and waits for somebody"),
-    (Kind::Gauge, COORDINATION_UP, "1 while the Redis of coordination.url answers; absent without one"),
-    (Kind::Gauge, MEMORY_USED, "Bytes counted against memory_max_bytes"),
-    (Kind::Gauge, SPOOL_USED, "Bytes counted against spool.max_bytes"),
-    (Kind::Counter, CONFIG_RELOADS, "Times that changed connectors' files were read, by result: ok or refused"),
-    (
-        Kind::Gauge,
-        CONFIG_RELOAD_OK,
-        "1 while the files of connectors as last read are all in use, 0 if one was refused",
-    ),
-    (Kind::Gauge, BUILD_INFO, "Always 1; the version is a label"),
-];
-
-pub const RECORDS_READ: &str = "sluice_records_read_total";
-pub const RECORDS_ARCHIVED: &str = "sluice_records_archived_total";
-pub const RECORDS_SKIPPED: &str = "sluice_records_skipped_total";
-pub const RECORDS_REPLAYED: &str = "sluice_records_replayed_total";
-pub const RECORDS_DEAD_LETTERED: &str = "sluice_records_dead_lettered_total";
-pub const TIME_FALLBACKS: &str = "sluice_time_fallbacks_total";
-pub const BYTES_RAW: &str = "sluice_bytes_raw_total";
-pub const BYTES_STORED: &str = "sluice_bytes_stored_total";
-pub const OBJECTS: &str = "sluice_objects_total";
-pub const UPLOAD_REQUESTS: &str = "sluice_upload_requests_total";
-pub const LOG_APPENDS: &str = "sluice_log_appends_total";
-pub const TAKEOVERS: &str = "sluice_takeovers_total";
-pub const LAG_RECORDS: &str = "sluice_lag_records";
-pub const LAG_SECONDS: &str = "sluice_lag_seconds";
-pub const OLDEST_UNSEALED: &str = "sluice_oldest_unsealed_timestamp_seconds";
-pub const LAST_UPLOAD: &str = "sluice_last_upload_timestamp_seconds";
-pub const RETENTION_HEADROOM: &str = "sluice_retention_headroom_records";
-pub const INTENTS_PENDING: &str = "sluice_intents_pending";
-pub const OPEN_LANES: &str = "sluice_open_lanes";
-pub const TASK_FAILED: &str = "sluice_task_failed";
-pub const COORDINATION_UP: &str = "sluice_coordination_up";
-pub const MEMORY_USED: &str = "sluice_memory_budget_used_bytes";
-pub const SPOOL_USED: &str = "sluice_spool_used_bytes";
-pub const CONFIG_RELOADS: &str = "sluice_config_reloads_total";
-pub const CONFIG_RELOAD_OK: &str = "sluice_config_last_reload_successful";
-pub const BUILD_INFO: &str = "sluice_build_info";
-
-/// What a metric is to Prometheus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    Counter,
-    Gauge,
-}
+use list::*;
 
 /// Installs the recorder of this process.
 ///
@@ -87,14 +27,22 @@ pub enum Kind {
 /// Another recorder is installed already.
 pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildError> {
     let handle = PrometheusBuilder::new().install_recorder()?;
-    for &(kind, name, help) in METRICS {
-        match kind {
-            Kind::Counter => describe_counter!(name, Unit::Count, help),
-            Kind::Gauge => describe_gauge!(name, help),
+    for metric in METRICS {
+        match metric.kind {
+            Kind::Counter => describe_counter!(metric.name, Unit::Count, metric.help),
+            Kind::Gauge => describe_gauge!(metric.name, metric.help),
         }
     }
+    // Before their first event: a counter that begins with a count hides that count from rates.
+    counter!(STORE_RETRIES).increment(0);
+    for result in ["ok", "refused"] {
+        counter!(CONFIG_RELOADS, "result" => result).increment(0);
+    }
+    for code in ["ok", "transient", "throttled", "denied"] {
+        counter!(UPLOAD_REQUESTS, "op" => "create", "code" => code).increment(0);
+    }
     gauge!(CONFIG_RELOAD_OK).set(1.0);
-    gauge!(BUILD_INFO, "version" => VERSION).set(1.0);
+    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
 }
 
@@ -136,6 +84,11 @@ impl TaskMetrics {
         counter!(TAKEOVERS, &self.labels()).increment(1);
     }
 
+    /// It failed and is started again by itself.
+    pub fn restarts(&self) {
+        counter!(TASK_RESTARTS, &self.labels()).increment(1);
+    }
+
     pub fn appended(&self) {
         counter!(LOG_APPENDS, &self.labels()).increment(1);
     }
@@ -151,6 +104,7 @@ impl TaskMetrics {
             let labels = self.partition_labels(partition);
             gauge!(LAG_RECORDS, &labels).set(0.0);
             gauge!(RETENTION_HEADROOM, &labels).set(f64::NAN);
+            gauge!(LOG_START, &labels).set(f64::NAN);
         }
         let task = self.task_labels();
         gauge!(OPEN_LANES, &task).set(0.0);
@@ -174,7 +128,9 @@ impl TaskMetrics {
             (TIME_FALLBACKS, counters.time_fallbacks),
             (BYTES_RAW, counters.bytes_raw),
             (BYTES_STORED, counters.bytes_stored),
+            (FRAMES, counters.frames),
             (OBJECTS, counters.objects),
+            (TASK_RESTARTS, 0),
         ] {
             counter!(name, &labels).increment(count);
         }
@@ -185,6 +141,7 @@ impl TaskMetrics {
             }
             if let Some(start) = seen.log_start {
                 gauge!(RETENTION_HEADROOM, &labels).set((seen.low - start) as f64);
+                gauge!(LOG_START, &labels).set(start as f64);
             }
         }
         let task = self.task_labels();
@@ -215,12 +172,42 @@ pub fn reloaded(ok: bool) {
 }
 
 /// Shows the budgets of the worker.
-pub fn publish_budgets(memory_used_bytes: u64, spool_used_bytes: u64) {
-    gauge!(MEMORY_USED).set(memory_used_bytes as f64);
-    gauge!(SPOOL_USED).set(spool_used_bytes as f64);
+pub fn publish_budgets(budget: &Budget, spool: &Spool) {
+    gauge!(MEMORY_USED).set(budget.used_bytes() as f64);
+    gauge!(MEMORY_MAX).set(budget.max_bytes() as f64);
+    gauge!(SPOOL_USED).set(spool.used_bytes() as f64);
+    gauge!(SPOOL_MAX).set(spool.max_bytes() as f64);
 }
 
-/// Counts a request to the object store: `code` is `ok`, `exists` or the kind of fault.
+/// Shows the size of the compression pool.
+pub fn compression_threads(threads: usize) {
+    gauge!(COMPRESSION_THREADS).set(threads as f64);
+    gauge!(COMPRESSION_BUSY).set(0.0);
+}
+
+/// Counts a thread of the compression pool as busy until it is dropped, also by a panic.
+#[derive(Debug)]
+pub struct Busy(());
+
+impl Busy {
+    pub fn begin() -> Self {
+        gauge!(COMPRESSION_BUSY).increment(1.0);
+        Self(())
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        gauge!(COMPRESSION_BUSY).decrement(1.0);
+    }
+}
+
+/// Counts a request to the store that is tried again.
+pub fn store_retry() {
+    counter!(STORE_RETRIES).increment(1);
+}
+
+/// Counts a request to the object store: `code` is `ok` or the kind of fault.
 pub fn store_request(op: &'static str, code: &'static str) {
     counter!(UPLOAD_REQUESTS, "op" => op, "code" => code).increment(1);
 }

@@ -1,0 +1,102 @@
+//! Series that are read when somebody asks: states of what runs now, and the process.
+//!
+//! Owns: their text. Does not own: what is counted as it happens, which the recorder holds ([`super`]). A recorder never forgets
+//! a series; what is written here is gone with its task or connector.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::list::{CONNECTOR_FAILED, METRICS, STORE_TROUBLE, TASK_STATE};
+use super::process;
+use crate::api::http::ConnectorReport;
+use crate::task::status::{TaskReport, TaskState};
+
+/// Every state that a task can show, as in the status.
+pub const TASK_STATES: &[&str] = &["UNASSIGNED", "RUNNING", "FAILED", "PAUSED", "STOPPED", "RESTARTING"];
+
+/// Text in Prometheus' format, to be appended to the recorder's.
+pub fn render(tasks: &[TaskReport], connectors: &BTreeMap<String, ConnectorReport>) -> String {
+    let mut out = String::new();
+    let flag = |set: bool| if set { 1.0 } else { 0.0 };
+    let states = tasks.iter().flat_map(|task| {
+        let now = state_name(task.state);
+        let number = task.task.to_string();
+        TASK_STATES.iter().map(move |&state| {
+            let labels =
+                labels(&[("connector", &task.connector), ("topic", &task.topic), ("task", &number), ("state", state)]);
+            (labels, flag(state == now))
+        })
+    });
+    write_family(&mut out, TASK_STATE, states.collect());
+    let of_connectors = |value: fn(&ConnectorReport) -> bool| {
+        connectors.iter().map(|(name, report)| (labels(&[("connector", name)]), flag(value(report)))).collect()
+    };
+    write_family(&mut out, CONNECTOR_FAILED, of_connectors(|report| report.failed.is_some()));
+    write_family(&mut out, STORE_TROUBLE, of_connectors(|report| report.store_trouble.is_some()));
+    for (name, value) in process::read() {
+        write_family(&mut out, name, vec![(String::new(), value)]);
+    }
+    out
+}
+
+/// As the status spells it.
+fn state_name(state: TaskState) -> String {
+    serde_json::to_value(state).ok().and_then(|name| name.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+fn write_family(out: &mut String, name: &str, series: Vec<(String, f64)>) {
+    let Some(metric) = METRICS.iter().find(|metric| metric.name == name) else { return };
+    if series.is_empty() {
+        return;
+    }
+    let _ = writeln!(out, "# HELP {name} {}\n# TYPE {name} {}", metric.help, metric.kind.name());
+    for (labels, value) in series {
+        let _ = writeln!(out, "{name}{labels} {value}");
+    }
+    out.push('\n');
+}
+
+fn labels(pairs: &[(&str, &str)]) -> String {
+    let mut out = String::from("{");
+    for (name, value) in pairs {
+        let escaped = value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+        let _ = write!(out, "{}{name}=\"{escaped}\"", if out.len() > 1 { "," } else { "" });
+    }
+    out.push('}');
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task::status::TaskStatus;
+
+    #[test]
+    fn a_task_is_in_one_state_and_a_topic_can_break_no_line() {
+        let status = TaskStatus::new("a", "t\"\\\n", 3);
+        status.set_state(TaskState::Failed, None, None);
+        let out = render(&[status.report()], &BTreeMap::new());
+        let states: Vec<&str> = out.lines().filter(|line| line.starts_with("sluice_task_state{")).collect();
+        assert_eq!(states.len(), TASK_STATES.len());
+        let set: Vec<&&str> = states.iter().filter(|line| line.ends_with(" 1")).collect();
+        assert_eq!(set, [&"sluice_task_state{connector=\"a\",topic=\"t\\\"\\\\\\n\",task=\"3\",state=\"FAILED\"} 1"]);
+    }
+
+    #[test]
+    fn every_state_is_known() {
+        for state in
+            [TaskState::Unassigned, TaskState::Running, TaskState::Failed, TaskState::Stopped, TaskState::Restarting]
+        {
+            assert!(TASK_STATES.contains(&state_name(state).as_str()), "{state:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_connector_meets_is_shown_and_gone_with_it() {
+        let report = ConnectorReport { store_trouble: Some("away".to_owned()), ..ConnectorReport::default() };
+        let out = render(&[], &BTreeMap::from([("a".to_owned(), report)]));
+        assert!(out.contains("\nsluice_store_trouble{connector=\"a\"} 1\n"), "{out}");
+        assert!(out.contains("\nsluice_connector_failed{connector=\"a\"} 0\n"), "{out}");
+        assert!(!render(&[], &BTreeMap::new()).contains("connector="));
+    }
+}
