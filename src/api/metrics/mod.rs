@@ -19,6 +19,7 @@ use crate::pipeline::budget::Budget;
 use crate::pipeline::spool::Spool;
 use crate::task::core::Counters;
 use crate::task::status::TaskReport;
+use crate::version::VERSION;
 use list::*;
 
 /// Installs the recorder of this process.
@@ -42,7 +43,7 @@ pub fn install() -> Result<PrometheusHandle, metrics_exporter_prometheus::BuildE
         counter!(UPLOAD_REQUESTS, "op" => "create", "code" => code).increment(0);
     }
     gauge!(CONFIG_RELOAD_OK).set(1.0);
-    gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(BUILD_INFO, "version" => VERSION).set(1.0);
     Ok(handle)
 }
 
