@@ -174,7 +174,7 @@ async fn a_log_that_went_another_way_while_nobody_read_is_a_truncation() {
 #[tokio::test]
 async fn a_log_that_is_not_read_can_be_asked_whether_it_is_the_same() {
     for (before, end) in
-        [(seen(10, 4), Some((6, Some(4)))), (seen(10, 3), Some((0, None))), (seen(6, 4), None), (seen(20, 5), None)]
+        [(seen(10, 4), Some((6, Some(4)))), (seen(10, 3), Some((0, Some(3)))), (seen(6, 4), None), (seen(20, 5), None)]
     {
         let cluster = FakeCluster::start(1).await;
         cluster.with(|state| {
