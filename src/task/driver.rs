@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::core::{Action, Core};
 use super::cut::Goal;
 use super::error::TaskError;
-use super::foreign;
+use super::fenced;
 use super::letters::{Letters, Written};
 use super::opening::{self, Opened, Opening};
 use super::recent::Upload;
@@ -32,7 +32,7 @@ use crate::clock::Environment;
 use crate::config::ConnectorConfig;
 use crate::kafka::backoff::Backoff;
 use crate::ledger::encoding::Stored;
-use crate::ledger::{Entry, Identity, State};
+use crate::ledger::{Entry, Identity, State, Token};
 use crate::log::LogDoor;
 use crate::log::journal::{Journal, LogError};
 use crate::pipeline::budget::{Budget, Permit};
@@ -147,8 +147,9 @@ async fn reach(
     until_caught_up: bool,
     stop: CancellationToken,
 ) -> Result<End, TaskError> {
-    match owned(context, goal, until_caught_up, stop).await {
-        Err(error) => Err(foreign::explain(context, error).await),
+    let mut ours = None;
+    match owned(context, goal, until_caught_up, stop, &mut ours).await {
+        Err(error) => Err(fenced::explain(context, ours.as_ref(), error).await),
         ended => ended,
     }
 }
@@ -158,13 +159,14 @@ async fn owned(
     goal: Goal,
     until_caught_up: bool,
     stop: CancellationToken,
+    ours: &mut Option<Token>,
 ) -> Result<End, TaskError> {
     loop {
         let settings = TaskSettings::new(Arc::clone(&context.connector), &context.topic, context.task);
         let opening = tokio::select! {
             biased;
             () = stop.cancelled() => return Ok(End::Stopped),
-            opening = opening::open(context, settings, goal) => opening?,
+            opening = opening::open(context, settings, goal, ours) => opening?,
         };
         let opened = match opening {
             Opening::Ready(opened) => *opened,

@@ -15,7 +15,7 @@ use super::settings::TaskSettings;
 use crate::archive::index::Skipped;
 use crate::clock::Environment;
 use crate::config::{OnError, StartFrom};
-use crate::ledger::{Entry, Identity, IntentId, Low, Pending, State};
+use crate::ledger::{Entry, Identity, IntentId, Low, Pending, State, Token};
 use crate::log::journal::{Journal, read_state};
 use crate::pipeline::produce::ProduceError;
 use crate::pipeline::source::{At, Isolation, Kafka, Position, SourceError, TopicInfo};
@@ -56,11 +56,16 @@ pub enum Opening {
     Closed(Box<State>),
 }
 
-/// Takes the task over and makes it ready.
+/// Takes the task over and makes it ready. `ours` becomes the token of the takeover, as soon as it is in the log.
 ///
 /// # Errors
 /// [`TaskError`]: nothing was read; the log may hold a Takeover more.
-pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal) -> Result<Opening, TaskError> {
+pub async fn open(
+    context: &TaskContext,
+    mut settings: TaskSettings,
+    goal: Goal,
+    ours: &mut Option<Token>,
+) -> Result<Opening, TaskError> {
     if goal != Goal::Archive {
         // Whoever goes on with a change looks at each log; one that has ended needs no Takeover.
         let known = read_state(context.log.as_ref(), &context.environment).await?;
@@ -75,6 +80,7 @@ pub async fn open(context: &TaskContext, mut settings: TaskSettings, goal: Goal)
     offsets(context, &context.own_partitions(&before), At::Latest).await?;
     let (mut journal, mut state) =
         Journal::take_over(context.log.clone(), context.environment.clone(), &context.worker_id).await?;
+    *ours = Some(journal.token().clone());
     // Also one that never began: whoever changes the mapping ended it since it was looked at.
     if state.closed.is_some() {
         return Ok(Opening::Closed(Box::new(state)));
