@@ -5,20 +5,14 @@
 
 mod support;
 
-use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use rskafka::chrono::DateTime;
-use rskafka::client::ClientBuilder;
-use rskafka::client::partition::{Compression, UnknownTopicHandling};
-use rskafka::record::Record;
 use serde_json::Value;
-use sluice::clock::{Clock as _, SystemClock};
 use support::http::request;
-use support::process::{Setup, Sink, produce, service};
+use support::process::{Setup, Sink, produce, produce_one, service};
 
 /// An id and a line that would be markup if they were not text.
 const HOSTILE: &str = "<img src=x onerror=alert(1)>";
@@ -75,7 +69,7 @@ fn the_page_shows_what_the_worker_does() {
     for wanted in ["worker-1", "1 of 1", "RUNNING", "app-logs", &topic, &app, ".log.lz4", "records archived"] {
         assert!(shown.contains(wanted), "the page does not show {wanted}: {shown}");
     }
-    assert!(!shown.contains("does not answer as it should"), "{shown}");
+    assert!(shown.contains(r#"<p id="trouble" role="alert" hidden=""></p>"#), "{shown}");
     if let Some(pictures) = std::env::var_os("SLUICE_WRITE_PICTURES") {
         for (name, flags) in [
             ("status-page", &[][..]),
@@ -105,19 +99,6 @@ fn browse(chromium: &str, url: &str, profile: &Path, more: &[&str]) -> String {
     assert!(output.status.success(), "{errors}");
     assert!(!errors.contains("Content Security Policy"), "{errors}");
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-async fn produce_one(kafka: &str, topic: &str, key: &str, value: &str) {
-    let client = ClientBuilder::new(vec![kafka.to_owned()]).build().await.unwrap();
-    client.controller_client().unwrap().create_topic(topic, 1, 1, 30_000).await.unwrap();
-    let partition = client.partition_client(topic, 0, UnknownTopicHandling::Retry).await.unwrap();
-    let record = Record {
-        key: Some(key.into()),
-        value: Some(value.into()),
-        headers: BTreeMap::new(),
-        timestamp: DateTime::from_timestamp_millis(SystemClock.now_ms()).unwrap(),
-    };
-    partition.produce(vec![record], Compression::NoCompression).await.unwrap();
 }
 
 /// The script puts text in as text.

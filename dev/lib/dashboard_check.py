@@ -1,7 +1,7 @@
 """Asks a Prometheus each query of a Grafana dashboard: `dashboard_check.py DASHBOARD PROMETHEUS_URL`.
 
 Fails where a query is refused, or answers nothing although the worker has archived something. Owns: the queries. Does not
-own: the Prometheus and the worker that it has scraped (dev/monitoring)."""
+own: the Prometheus and the worker that it has scraped (tests/monitoring.rs)."""
 
 import json
 import sys

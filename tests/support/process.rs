@@ -1,9 +1,16 @@
 //! The real program as a child process, against real services.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+
+use rskafka::chrono::DateTime;
+use rskafka::client::ClientBuilder;
+use rskafka::client::partition::{Compression, UnknownTopicHandling};
+use rskafka::record::Record;
+use sluice::clock::{Clock as _, SystemClock};
 
 /// A variable that `make test` sets. Without it the test says that it does not run, and fails where services are required.
 pub fn service(name: &str) -> Option<String> {
@@ -310,4 +317,18 @@ pub fn produce(kafka: &str, topic: &str, records: u64, rate: Option<u64>, manife
         command.args(["--rate", &rate.to_string()]);
     }
     command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap()
+}
+
+/// Makes a topic of one partition and one record.
+pub async fn produce_one(kafka: &str, topic: &str, key: &str, value: &str) {
+    let client = ClientBuilder::new(vec![kafka.to_owned()]).build().await.unwrap();
+    client.controller_client().unwrap().create_topic(topic, 1, 1, 30_000).await.unwrap();
+    let partition = client.partition_client(topic, 0, UnknownTopicHandling::Retry).await.unwrap();
+    let record = Record {
+        key: Some(key.into()),
+        value: Some(value.into()),
+        headers: BTreeMap::new(),
+        timestamp: DateTime::from_timestamp_millis(SystemClock.now_ms()).unwrap(),
+    };
+    partition.produce(vec![record], Compression::NoCompression).await.unwrap();
 }
