@@ -98,7 +98,14 @@ async fn check_nothing_was_archived(
     config: &ConnectorConfig,
 ) -> Result<(), (Exit, String)> {
     let name = &config.name;
-    if layout::is_begun(state, environment, name).await.map_err(unreachable)? {
+    let is_begun = async || {
+        Ok::<_, (Exit, String)>(
+            layout::is_begun(state, environment, name).await.map_err(unreachable)?
+                // Its marker says where its state is; whoever claims the prefix compares.
+                || layout::is_begun(data, environment, name).await.map_err(unreachable)?,
+        )
+    };
+    if is_begun().await? {
         return Ok(());
     }
     let keys = config.sink.key.reader();
@@ -106,7 +113,7 @@ async fn check_nothing_was_archived(
     let is_own = |key: &str| keys.read(key).is_some_and(|parts| config.topics.includes(&parts.topic));
     let Some(own) = page.objects.iter().find(|object| is_own(&object.key)) else { return Ok(()) };
     // Another worker may have begun since.
-    if layout::is_begun(state, environment, name).await.map_err(unreachable)? {
+    if is_begun().await? {
         return Ok(());
     }
     Err((
