@@ -92,7 +92,8 @@ fn row(task: &TaskReport, now_ms: i64) -> [String; HEAD.len()] {
         task.topic.clone(),
         task.task.to_string(),
         state_name(task.state).to_owned(),
-        thousands(task.lag_records.unsigned_abs()),
+        // Nobody counts any more.
+        if task.state == TaskState::Failed { "-".to_owned() } else { thousands(task.lag_records.unsigned_abs()) },
         thousands(task.open_lanes as u64),
         thousands((task.files_in_upload.max(task.intents_pending)) as u64),
         thousands(task.objects),
@@ -119,7 +120,7 @@ fn problems(report: &WorkerReport, tasks: &[&TaskReport], now_ms: i64) -> Vec<St
     for (name, connector) in &report.connectors {
         if let Some(why) = &connector.failed {
             lines.push(format!("{name}: FAILED: {why}"));
-            lines.push("  to do: correct the cause, then restart the worker; nothing is lost".to_owned());
+            lines.push("  to do: correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost".to_owned());
         }
         for topic in &connector.missing_topics {
             lines.push(format!("{name}: topic {topic} does not exist; it is waited for"));
@@ -265,11 +266,11 @@ memory 12MiB of 192MiB, spool 0B of 20GiB
 
 CONNECTOR  TOPIC    TASK  STATE          LAG  OPEN LANES  UPLOADING  OBJECTS  STORED  LAST UPLOAD  OLDEST OPEN
 app-logs   applogs  0     RUNNING  1,234,567          35          0    1,204  1.2GiB      12s ago       4m ago
-app-logs   orders   0     FAILED           0           0          0        0      0B            -            -
+app-logs   orders   0     FAILED           -           0          0        0      0B            -            -
 
 app-logs: topic gone does not exist; it is waited for
 broken: FAILED: the prefix is another's
-  to do: correct the cause, then restart the worker; nothing is lost
+  to do: correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost
 broken: the store refuses or is away: create s3://b/k: 503
 app-logs/applogs/0: partition 3 waits: no leader
 app-logs/orders/0: FAILED: records are gone

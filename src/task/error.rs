@@ -80,8 +80,10 @@ impl TaskError {
         match self.remedy() {
             Remedy::Restart => "the task is started again by itself; nothing is lost, records are read again from low",
             Remedy::Leave => "if two workers run by mistake, stop one of them",
-            Remedy::Operator => "correct the cause, then restart the worker; nothing is lost",
-            Remedy::Damage => "nothing was overwritten; look into the cause before you restart the worker",
+            Remedy::Operator => {
+                "correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost"
+            }
+            Remedy::Damage => "nothing was overwritten; look into the cause before you restart it",
         }
     }
 }

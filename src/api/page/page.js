@@ -105,7 +105,7 @@ function show(status, activity) {
   const now = Date.now();
   const age = (ms) => (ms === null ? '–' : count(Math.max(0, (now - ms) / 1000)));
   at('tasks').replaceChildren(...status.tasks.map((task) => row([
-    [task.connector], [task.topic], [task.task, 'number'], [task.state, task.state], [count(task.lag_records), 'number'],
+    [task.connector], [task.topic], [task.task, 'number'], [task.state, task.state], [task.state === 'FAILED' ? '–' : count(task.lag_records), 'number'],
     [age(task.oldest_unsealed_ms), 'number'], [count(task.open_lanes), 'number'], [count(task.intents_pending), 'number'],
     [count(task.objects), 'number'], [bytes(task.bytes_stored), 'number'], [clock(task.last_upload_ms)],
   ])));
