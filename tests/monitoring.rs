@@ -155,7 +155,7 @@ fn a_real_prometheus_fills_the_dashboard_and_alerts_on_a_broken_connector() {
     let Some(prometheus) = Prometheus::start(&setup, worker_address) else { return };
 
     // For as long as the dashboard is asked: rates need records within the last minute.
-    let mut load = produce(&kafka, &topic, 100_000, Some(200), &setup.path("manifest"));
+    let mut load = produce(&kafka, &topic, 20_000, Some(200), &setup.path("manifest"));
     let mut said = String::new();
     let filled = || {
         let mut asked = Command::new("python3");
