@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use super::list::{CONNECTOR_FAILED, METRICS, STORE_TROUBLE, TASK_STATE};
+use super::list::{CONNECTOR_FAILED, METRICS, MISSING_TOPICS, STORE_TROUBLE, TASK_STATE};
 use super::process;
 use crate::api::http::ConnectorReport;
 use crate::task::status::{TaskReport, TaskState};
@@ -28,11 +28,12 @@ pub fn render(tasks: &[TaskReport], connectors: &BTreeMap<String, ConnectorRepor
         })
     });
     write_family(&mut out, TASK_STATE, states.collect());
-    let of_connectors = |value: fn(&ConnectorReport) -> bool| {
-        connectors.iter().map(|(name, report)| (labels(&[("connector", name)]), flag(value(report)))).collect()
+    let of_connectors = |value: &dyn Fn(&ConnectorReport) -> f64| {
+        connectors.iter().map(|(name, report)| (labels(&[("connector", name)]), value(report))).collect()
     };
-    write_family(&mut out, CONNECTOR_FAILED, of_connectors(|report| report.failed.is_some()));
-    write_family(&mut out, STORE_TROUBLE, of_connectors(|report| report.store_trouble.is_some()));
+    write_family(&mut out, CONNECTOR_FAILED, of_connectors(&|report| flag(report.failed.is_some())));
+    write_family(&mut out, STORE_TROUBLE, of_connectors(&|report| flag(report.store_trouble.is_some())));
+    write_family(&mut out, MISSING_TOPICS, of_connectors(&|report| report.missing_topics.len() as f64));
     for (name, value) in process::read() {
         write_family(&mut out, name, vec![(String::new(), value)]);
     }
@@ -93,10 +94,15 @@ mod tests {
 
     #[test]
     fn what_a_connector_meets_is_shown_and_gone_with_it() {
-        let report = ConnectorReport { store_trouble: Some("away".to_owned()), ..ConnectorReport::default() };
+        let report = ConnectorReport {
+            store_trouble: Some("away".to_owned()),
+            missing_topics: vec!["a".to_owned(), "b".to_owned()],
+            ..ConnectorReport::default()
+        };
         let out = render(&[], &BTreeMap::from([("a".to_owned(), report)]));
         assert!(out.contains("\nsluice_store_trouble{connector=\"a\"} 1\n"), "{out}");
         assert!(out.contains("\nsluice_connector_failed{connector=\"a\"} 0\n"), "{out}");
+        assert!(out.contains("\nsluice_missing_topics{connector=\"a\"} 2\n"), "{out}");
         assert!(!render(&[], &BTreeMap::new()).contains("connector="));
     }
 }

@@ -246,6 +246,13 @@ pub const METRICS: &[Metric] = &[
         "Its settings, its prefix or its state can't be used; the status says why.",
     ),
     gauge(
+        MISSING_TOPICS,
+        "topics",
+        &["connector"],
+        "Topics that the connector names and Kafka does not have",
+        "They are waited for; the status names them.",
+    ),
+    gauge(
         COORDINATION_UP,
         "0 or 1",
         NONE,
@@ -355,6 +362,7 @@ pub const OPEN_LANES: &str = "sluice_open_lanes";
 pub const TASK_STATE: &str = "sluice_task_state";
 pub const TASK_FAILED: &str = "sluice_task_failed";
 pub const CONNECTOR_FAILED: &str = "sluice_connector_failed";
+pub const MISSING_TOPICS: &str = "sluice_missing_topics";
 pub const COORDINATION_UP: &str = "sluice_coordination_up";
 pub const CONFIG_RELOAD_OK: &str = "sluice_config_last_reload_successful";
 pub const CONFIG_RELOADS: &str = "sluice_config_reloads_total";
