@@ -128,6 +128,14 @@ fn a_connector_lives_by_rest_alone() {
     assert_eq!(worker.json("/connectors/mine/tasks/0/status")["state"], "RUNNING");
     assert_eq!(worker.ask("GET", "/connectors/mine/tasks/7/status", None).status, 404);
     worker.until("all is archived", |worker| worker.low_sum("mine") == 2_000);
+    // The other commands know it by its name too.
+    let (code, out, err) = worker.setup.command(&["verify", "mine"]);
+    assert!(code == 0 && out.contains("connector mine: proven"), "{code} {out}{err}");
+    let (code, _, err) = worker.setup.command(&["ls", "mined"]);
+    assert!(
+        code == 2 && err.contains("there is no connector mined in the settings (there are: app-logs, mine)"),
+        "{err}"
+    );
 
     // Paused and resumed; what was answered survives a kill.
     assert_eq!(worker.ask("PUT", "/connectors/mine/pause", None).status, 202);

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 use indicatif::{ProgressState, ProgressStyle};
 
-use crate::config::{ConnectorConfig, Environment, LoadOptions, Loaded, Problems, WorkerConfig, load};
+use crate::config::{Environment, LoadOptions, Loaded, Problems, load};
 
 mod cat;
 mod check;
@@ -17,6 +17,7 @@ mod completions;
 mod grep;
 mod ls;
 mod man;
+mod named;
 mod offsets;
 mod probe;
 mod reading;
@@ -173,8 +174,9 @@ fn install_crypto() {
 }
 
 impl SettingsArgs {
-    fn load(&self) -> Result<Loaded, Problems> {
-        load(&self.options(false), &environment())
+    /// `allow_no_connector`: they may all be made over HTTP.
+    fn load(&self, allow_no_connector: bool) -> Result<Loaded, Problems> {
+        load(&self.options(allow_no_connector), &environment())
     }
 
     fn options(&self, allow_no_connector: bool) -> LoadOptions {
@@ -184,22 +186,6 @@ impl SettingsArgs {
             host_name: host_name(),
             allow_no_connector,
         }
-    }
-
-    /// The worker's settings and those of one connector, or how the program ends without: it was said why.
-    fn connector(&self, name: &str) -> io::Result<Result<(WorkerConfig, ConnectorConfig), Exit>> {
-        let loaded = match self.load() {
-            Ok(loaded) => loaded,
-            Err(problems) => {
-                check::print_problems(&mut io::stderr().lock(), &problems)?;
-                return Ok(Err(Exit::Usage));
-            }
-        };
-        let connector = loaded.connectors.into_iter().find(|connector| connector.name == name);
-        Ok(connector.map(|connector| (loaded.worker, connector)).ok_or_else(|| {
-            complain(&format!("there is no connector {name} in the settings"));
-            Exit::Usage
-        }))
     }
 }
 

@@ -81,7 +81,7 @@ pub fn run(args: &OffsetsArgs, settings: &SettingsArgs) -> io::Result<Exit> {
         ) => connector,
         None => args.connector.as_ref().map_or("", |name| name),
     };
-    let (worker, connector) = match settings.connector(name)? {
+    let (worker, connector) = match settings.connector(name, "")? {
         Ok(found) => found,
         Err(exit) => return Ok(exit),
     };

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::{Args, ValueEnum};
 
-use super::{Exit, SettingsArgs, check, complain};
+use super::{Exit, SettingsArgs, complain};
 use crate::archive::app_id::app_id_of_segment;
 use crate::archive::key::KeyTemplate;
 use crate::clock::Environment;
@@ -198,25 +198,8 @@ fn find_connector(args: &PlaceArgs, settings: &SettingsArgs) -> io::Result<Found
         complain("--key, --endpoint and --region are for a URL; a connector has them in its settings");
         return Ok(Err(Exit::Usage));
     }
-    let loaded = match settings.load() {
-        Ok(loaded) => loaded,
-        Err(problems) => {
-            check::print_problems(&mut io::stderr().lock(), &problems)?;
-            return Ok(Err(Exit::Usage));
-        }
-    };
-    let names: Vec<String> = loaded.connectors.iter().map(|connector| connector.name.clone()).collect();
-    Ok(match loaded.connectors.into_iter().find(|connector| connector.name == args.archive) {
-        Some(connector) => Ok(Some((loaded.worker, connector))),
-        None => {
-            complain(&format!(
-                "there is no connector {} in the settings (there are: {}). A URL has `://`, such as file:///dir",
-                args.archive,
-                names.join(", ")
-            ));
-            Err(Exit::Usage)
-        }
-    })
+    let found = settings.connector(&args.archive, ". A URL has `://`, such as file:///dir")?;
+    Ok(found.map(Some))
 }
 
 async fn of_url(args: &PlaceArgs, environment: &Environment) -> Result<Place, Failure> {

@@ -33,7 +33,7 @@ pub struct RecoverArgs {
 
 pub fn run(args: &RecoverArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
-    let (worker, connector) = match settings.connector(&args.connector)? {
+    let (worker, connector) = match settings.connector(&args.connector, "")? {
         Ok(found) => found,
         Err(exit) => return Ok(exit),
     };

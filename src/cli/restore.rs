@@ -64,7 +64,7 @@ pub struct RestoreArgs {
 
 pub fn run(args: RestoreArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
-    let (worker, connector) = match settings.connector(&args.connector)? {
+    let (worker, connector) = match settings.connector(&args.connector, "")? {
         Ok(found) => found,
         Err(exit) => return Ok(exit),
     };

@@ -92,7 +92,7 @@ fn asked(url: Option<&str>, settings: &SettingsArgs) -> Result<Asked, String> {
     if let Some(url) = url {
         return Ok(Asked { url: url.to_owned(), authorization: token, trust: None, doubt: "" });
     }
-    let Ok(loaded) = settings.load() else {
+    let Ok(loaded) = settings.load(true) else {
         let doubt = ". The settings can't be used, so the default address was asked: see `sluice check`, or give --url";
         return Ok(Asked { url: DEFAULT_URL.to_owned(), authorization: token, trust: None, doubt });
     };

@@ -46,7 +46,7 @@ pub struct VerifyArgs {
 
 pub fn run(args: &VerifyArgs, settings: &SettingsArgs) -> io::Result<Exit> {
     super::install_crypto();
-    let (worker, connector) = match settings.connector(&args.connector)? {
+    let (worker, connector) = match settings.connector(&args.connector, "")? {
         Ok(found) => found,
         Err(exit) => return Ok(exit),
     };
