@@ -131,6 +131,30 @@ fn a_connector_lives_by_rest_alone() {
     // The other commands know it by its name too.
     let (code, out, err) = worker.setup.command(&["verify", "mine"]);
     assert!(code == 0 && out.contains("connector mine: proven"), "{code} {out}{err}");
+    // Also beside a file that is wrong, which does not keep anybody from asking the worker either.
+    fs::write(worker.place("connectors/wrong.yaml"), "topics: [x").unwrap();
+    let (code, out, err) = worker.setup.command(&["verify", "app-logs"]);
+    assert!(code == 0 && out.contains("connector app-logs: proven"), "{code} {out}{err}");
+    let (code, out, err) = worker.setup.command(&["status"]);
+    assert!(code == 0 && out.contains(&worker.topic), "{code} {out}{err}");
+    let (code, _, err) = worker.setup.command(&["verify", "wrong"]);
+    assert!(code == 2 && err.contains("wrong.yaml:2:1: is not YAML"), "{code} {err}");
+    fs::remove_file(worker.place("connectors/wrong.yaml")).unwrap();
+    // A connector that can't begin says why, and is there as soon as it can.
+    let below_a_file = worker.place("taken");
+    fs::write(&below_a_file, "").unwrap();
+    let mut config = worker.config("taken/archive");
+    config["rotate.max_interval"] = json!("2s");
+    assert_eq!(worker.ask("PUT", "/connectors/early/config", Some(config)).status, 201);
+    worker
+        .until("it says why it waits", |worker| worker.ask("GET", "/status", None).body.contains("can't be used yet"));
+    assert!(worker.ask("GET", "/metrics", None).body.contains("sluice_connector_failed{connector=\"early\"} 1"));
+    let (_, out, _) = worker.setup.command(&["status"]);
+    assert!(out.contains("early: has not begun yet:") && out.contains("Not a directory"), "{out}");
+    fs::remove_file(below_a_file).unwrap();
+    worker.until_states("early", "RUNNING", &["RUNNING"]);
+    assert!(worker.ask("GET", "/metrics", None).body.contains("sluice_connector_failed{connector=\"early\"} 0"));
+    assert_eq!(worker.ask("DELETE", "/connectors/early", None).status, 204);
     let (code, _, err) = worker.setup.command(&["ls", "mined"]);
     assert!(
         code == 2 && err.contains("there is no connector mined in the settings (there are: app-logs, mine)"),

@@ -50,6 +50,9 @@ pub struct WorkerReport {
 pub struct ConnectorReport {
     /// Why it could not begin.
     pub failed: Option<String>,
+    /// Why it has not begun yet; it is tried again.
+    #[serde(default)]
+    pub waiting: Option<String>,
     /// Named topics that do not exist.
     pub missing_topics: Vec<String>,
     /// The store's newest failure, while nothing has succeeded since.
@@ -123,7 +126,9 @@ impl Board {
         for task in self.tasks_of(connector) {
             task.set_state(TaskState::Paused, None, None);
         }
-        self.lock().connectors.entry(connector.to_owned()).or_default().failed = None;
+        let mut inner = self.lock();
+        let report = inner.connectors.entry(connector.to_owned()).or_default();
+        (report.failed, report.waiting) = (None, None);
     }
 
     pub fn tasks(&self) -> Vec<Arc<TaskStatus>> {
@@ -156,6 +161,11 @@ impl Board {
 
     pub fn connector_failed(&self, connector: &str, message: &str) {
         self.lock().connectors.entry(connector.to_owned()).or_default().failed = Some(message.to_owned());
+    }
+
+    /// `None`: it has begun.
+    pub fn connector_waits(&self, connector: &str, why: Option<&str>) {
+        self.lock().connectors.entry(connector.to_owned()).or_default().waiting = why.map(str::to_owned);
     }
 
     pub fn topic_missing(&self, connector: &str, topic: &str) {

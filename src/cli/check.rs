@@ -26,7 +26,7 @@ pub struct CheckArgs {
 }
 
 pub fn run(args: CheckArgs, settings: &SettingsArgs) -> io::Result<Exit> {
-    match (settings.load(false), args.json) {
+    match (settings.load(), args.json) {
         (Ok(loaded), false) => {
             print_warnings(&mut io::stderr().lock(), &loaded.warnings)?;
             let mut out = io::stdout().lock();

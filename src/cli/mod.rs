@@ -174,9 +174,8 @@ fn install_crypto() {
 }
 
 impl SettingsArgs {
-    /// `allow_no_connector`: they may all be made over HTTP.
-    fn load(&self, allow_no_connector: bool) -> Result<Loaded, Problems> {
-        load(&self.options(allow_no_connector), &environment())
+    fn load(&self) -> Result<Loaded, Problems> {
+        load(&self.options(false), &environment())
     }
 
     fn options(&self, allow_no_connector: bool) -> LoadOptions {

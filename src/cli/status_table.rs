@@ -122,6 +122,10 @@ fn problems(report: &WorkerReport, tasks: &[&TaskReport], now_ms: i64) -> Vec<St
             lines.push(format!("{name}: FAILED: {why}"));
             lines.push("  to do: correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost".to_owned());
         }
+        if let Some(why) = &connector.waiting {
+            lines.push(format!("{name}: has not begun yet: {}", why.replace('\n', "; ")));
+            lines.push("  it is tried again every few seconds".to_owned());
+        }
         for topic in &connector.missing_topics {
             lines.push(format!("{name}: topic {topic} does not exist; it is waited for"));
         }

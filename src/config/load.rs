@@ -82,6 +82,18 @@ pub fn load(options: &LoadOptions, environment: &Environment) -> Result<Loaded, 
     }
 }
 
+/// Reads the worker's file alone, so that a slip in a connector's is no matter.
+///
+/// # Errors
+/// Every problem of it.
+pub fn load_worker_alone(options: &LoadOptions, environment: &Environment) -> Result<WorkerConfig, Problems> {
+    let mut findings = Findings::default();
+    let file = files::worker_file(options.config.as_deref());
+    let worker = load_worker(file.as_deref(), &options.host_name, environment, &mut findings);
+    findings.finish()?;
+    worker.ok_or_else(|| unexplained(Path::new("settings")))
+}
+
 /// Reads one connector from text; `file` is for messages and for the default of `name`. Rules between connectors are not
 /// looked at.
 ///

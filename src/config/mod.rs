@@ -38,7 +38,7 @@ pub use connector::*;
 pub use expand::Environment;
 pub use load::{
     ConnectorFile, LoadOptions, Loaded, beside_others, connector_files, load, load_connector_flat, load_connector_str,
-    settings_files,
+    load_worker_alone, settings_files,
 };
 pub use problem::{Place, Problem, Problems};
 pub use redis_url::{RedisLogin, RedisUrl, Topology};

@@ -88,13 +88,21 @@ async fn set_up_patiently(
     shared: &Arc<Shared>,
     config: &Arc<ConnectorConfig>,
 ) -> Result<Arc<Connector>, (Exit, String)> {
+    let mut told = String::new();
     loop {
         match set_up(Arc::clone(shared), Arc::clone(config)).await {
             Err((Exit::Unreachable, message)) if !shared.options.until_caught_up => {
-                tracing::warn!(connector = config.name, "{message}; trying again");
+                if message != told {
+                    tracing::warn!(connector = config.name, "{message}; trying again");
+                    shared.board.connector_waits(&config.name, Some(&message));
+                    told = message;
+                }
                 tokio::time::sleep(SET_UP_EVERY).await;
             }
-            outcome => return outcome,
+            outcome => {
+                shared.board.connector_waits(&config.name, None);
+                return outcome;
+            }
         }
     }
 }

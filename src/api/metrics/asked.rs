@@ -31,7 +31,11 @@ pub fn render(tasks: &[TaskReport], connectors: &BTreeMap<String, ConnectorRepor
     let of_connectors = |value: &dyn Fn(&ConnectorReport) -> f64| {
         connectors.iter().map(|(name, report)| (labels(&[("connector", name)]), value(report))).collect()
     };
-    write_family(&mut out, CONNECTOR_FAILED, of_connectors(&|report| flag(report.failed.is_some())));
+    write_family(
+        &mut out,
+        CONNECTOR_FAILED,
+        of_connectors(&|report| flag(report.failed.is_some() || report.waiting.is_some())),
+    );
     write_family(&mut out, STORE_TROUBLE, of_connectors(&|report| flag(report.store_trouble.is_some())));
     write_family(&mut out, MISSING_TOPICS, of_connectors(&|report| report.missing_topics.len() as f64));
     for (name, value) in process::read() {

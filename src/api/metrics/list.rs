@@ -242,7 +242,7 @@ pub const METRICS: &[Metric] = &[
         CONNECTOR_FAILED,
         "0 or 1",
         &["connector"],
-        "1 while the connector could not begin and has no tasks",
+        "1 while the connector could not begin, or not yet, and has no tasks",
         "Its settings, its prefix or its state can't be used; the status says why.",
     ),
     gauge(

@@ -70,6 +70,7 @@ function problems(status) {
   }
   for (const [name, connector] of Object.entries(status.connectors)) {
     if (connector.failed) found.push([name + ' could not begin', connector.failed, null]);
+    if (connector.waiting) found.push([name + ' has not begun yet', connector.waiting, 'it is tried again every few seconds']);
     if (connector.store_trouble) found.push([name + ': the store', connector.store_trouble, 'it is tried again until it works']);
     for (const topic of connector.missing_topics) found.push([name, 'topic ' + topic + ' does not exist', 'it is waited for']);
   }
