@@ -123,7 +123,9 @@ fn problems(report: &WorkerReport, tasks: &[&TaskReport], now_ms: i64) -> Vec<St
             lines.push("  to do: correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost".to_owned());
         }
         if let Some(why) = &connector.waiting {
-            lines.push(format!("{name}: has not begun yet: {}", why.replace('\n', "; ")));
+            // Of a store's report what failed.
+            let said: Vec<&str> = why.lines().map(str::trim).filter(|line| !line.ends_with("not tried")).collect();
+            lines.push(format!("{name}: has not begun yet: {}", said.join(" ")));
             lines.push("  it is tried again every few seconds".to_owned());
         }
         for topic in &connector.missing_topics {
@@ -237,6 +239,10 @@ mod tests {
             let waiting = PartitionReport { waiting: Some("no leader".to_owned()), ..PartitionReport::default() };
             task.partitions.insert(3, waiting);
         };
+        let waiting = ConnectorReport {
+            waiting: Some("s3://b can't be used yet:\n  write  FAILED: 403\n  read   not tried".to_owned()),
+            ..ConnectorReport::default()
+        };
         let missing = ConnectorReport { missing_topics: vec!["gone".to_owned()], ..ConnectorReport::default() };
         let broken = ConnectorReport {
             failed: Some("the prefix is another's".to_owned()),
@@ -250,7 +256,11 @@ mod tests {
             memory_max_bytes: 192 << 20,
             spool_used_bytes: 0,
             spool_max_bytes: 20 << 30,
-            connectors: BTreeMap::from([("app-logs".to_owned(), missing), ("broken".to_owned(), broken)]),
+            connectors: BTreeMap::from([
+                ("app-logs".to_owned(), missing),
+                ("broken".to_owned(), broken),
+                ("early".to_owned(), waiting),
+            ]),
             tasks: vec![task("orders", 0, failed), task("applogs", 0, running)],
             cluster: None,
         }
@@ -276,6 +286,8 @@ app-logs: topic gone does not exist; it is waited for
 broken: FAILED: the prefix is another's
   to do: correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost
 broken: the store refuses or is away: create s3://b/k: 503
+early: has not begun yet: s3://b can't be used yet: write  FAILED: 403
+  it is tried again every few seconds
 app-logs/applogs/0: partition 3 waits: no leader
 app-logs/orders/0: FAILED: records are gone
   to do: look into it
