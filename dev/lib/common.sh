@@ -144,6 +144,19 @@ port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 last_lines() { tail -n 15 "$1" 2>/dev/null | sed 's/^/    /' >&2; }
 
+# release_bench NAME: builds a bench in release mode and prints its program.
+release_bench() {
+    local program
+    program=$(cargo build --release --locked --quiet --bench "$1" --message-format json | python3 -c '
+import json, sys
+for message in map(json.loads, sys.stdin):
+    if message.get("target", {}).get("name") == sys.argv[1] and message.get("executable"):
+        print(message["executable"])
+' "$1") || return
+    [ -x "$program" ] || die "cargo built no bench named $1"
+    printf '%s\n' "$program"
+}
+
 absolute() {
     case $1 in
     /*) printf '%s\n' "$1" ;;
