@@ -2,7 +2,7 @@
 //! split, copied into their lanes and compressed as frames, by the program's own functions, without I/O, on one thread.
 //!
 //! `cargo bench --bench limit` prints a table, with `-- --json` a line of JSON. SLUICE_BENCH_APPS and SLUICE_BENCH_RECORDS say
-//! how much of what. GB are 10^9 bytes of the records' values, as `make bench` counts them; the least of a few rounds counts.
+//! how much of what, SLUICE_BENCH_UNTIL which steps (`lane lz4`; for profiles). GB are 10^9 bytes of the records' values, as `make bench` counts them; the least of a few rounds counts.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
@@ -46,7 +46,9 @@ fn main() {
     let connector = common::connector();
     let gb = load.bytes as f64 / 1e9;
     let mut rows = serde_json::Map::new();
-    for (name, until) in STEPS {
+    let wanted = std::env::var("SLUICE_BENCH_UNTIL").unwrap_or_default();
+    let is_wanted = |name| wanted.is_empty() || wanted.split(' ').any(|one| one == name);
+    for (name, until) in STEPS.into_iter().filter(|(name, _)| is_wanted(*name)) {
         // gzip takes so long that a round tells enough.
         let rounds = if until == Until::Frames(Codec::Gzip) { 1 } else { ROUNDS };
         let seconds = (0..rounds).map(|_| seconds_of(&load, &connector, until)).fold(f64::INFINITY, f64::min);
@@ -58,7 +60,7 @@ fn main() {
     }
     println!("{gb:.3} GB, {records} records, {apps} apps\n\n| until | CPU s/GB | MB/s of one core |\n|---|---|---|");
     for (name, _) in STEPS {
-        let cost = rows[name].as_f64().unwrap();
+        let Some(cost) = rows.get(name).and_then(serde_json::Value::as_f64) else { continue };
         println!("| {name} | {cost:.3} | {:.0} |", 1000.0 / cost);
     }
 }

@@ -14,8 +14,8 @@ use sluice::pipeline::produce::Outgoing;
 
 pub const TOPIC: &str = "applogs";
 const PARTITIONS: u64 = 8;
-/// As many as the load generator puts into a batch.
-const BATCH_RECORDS: u64 = 3000;
+/// Below 256 KiB: of larger batches our producer makes blocks of up to 4 MiB, which Kafka's own clients never do.
+const BATCH_RECORDS: u64 = 900;
 /// What a broker answers with for a partition at least, while it has that much (`max.partition.fetch.bytes`).
 const ANSWER_BYTES: usize = 1 << 20;
 const START: Timestamp = Timestamp::constant(1_795_316_400, 0);

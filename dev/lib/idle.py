@@ -6,6 +6,7 @@ usage: idle.py SLUICE DIR SECONDS     DIR has the folders alone, with-redis, ful
 
 import os
 import re
+import shutil
 import signal
 import statistics
 import subprocess
@@ -58,9 +59,9 @@ class Worker:
                 spent += int(file.read().split()[0])
         return spent / 1e9
 
-    def rss_mb(self):
+    def rss_mb(self, kind="VmRSS"):
         with open(f"{self.proc}/status", encoding="ascii") as file:
-            return int(re.search(r"VmRSS:\s+(\d+)", file.read())[1]) * 1024 / 1e6
+            return int(re.search(kind + r":\s+(\d+)", file.read())[1]) * 1024 / 1e6
 
     def descriptors(self):
         return len(os.listdir(f"{self.proc}/fd"))
@@ -91,7 +92,7 @@ def watch(sluice, folder, seconds, services):
     cpu = worker.cpu_seconds() - cpu
     period = time.monotonic() - began
     now = worker.sent()
-    row = {"RSS MB": f"{worker.rss_mb():.1f}", "CPU % of a core": f"{cpu / period * 100:.3f}"}
+    row = {"RSS MB": f"{worker.rss_mb():.1f}", "of it not of files": f"{worker.rss_mb('RssAnon'):.1f}", "CPU % of a core": f"{cpu / period * 100:.3f}"}
     row["descriptors"] = str(worker.descriptors())
     for name, port in services.items():
         count = sum(count - sent.get(key, 0) for key, count in now.items() if key[1] == port)
@@ -103,26 +104,19 @@ def watch(sluice, folder, seconds, services):
     return row
 
 
-def caught_up(sluice, folder):
+def caught_up(sluice, folder, anew):
+    """Wall and CPU seconds of --until-caught-up, by round; `anew`: each time into an empty place."""
     spent = []
-    for _ in range(ROUNDS + 1):
+    for _ in range(ROUNDS):
+        if anew:
+            shutil.rmtree(f"{folder}/archive")
+            os.mkdir(f"{folder}/archive")
         worker = Worker(sluice, folder, "--until-caught-up")
         _, status, usage = os.wait4(worker.process.pid, 0)
         if status:
             sys.exit(f"error: --until-caught-up ended with {os.waitstatus_to_exitcode(status)}")
         spent.append((time.monotonic() - worker.started, usage.ru_utime + usage.ru_stime))
-    # The first one writes the start down.
-    return spent[1:]
-
-
-def first_record(sluice, folder):
-    seconds = []
-    for _ in range(ROUNDS):
-        worker = Worker(sluice, folder)
-        seconds.append(worker.until(lambda metrics: metrics.get("sluice_records_read_total", 0) > 0))
-        worker.process.kill()
-        worker.process.wait()
-    return seconds
+    return spent
 
 
 def port(address):
@@ -136,11 +130,15 @@ def main(sluice, folder, seconds):
     print("| worker | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
     for name, row in rows.items():
         print(f"| {name} | " + " | ".join(row[column] for column in names) + " |")
-    spent = caught_up(sluice, f"{folder}/alone")
-    walls, cpus = zip(*spent)
-    print(f"\n--until-caught-up with nothing to do: {statistics.median(walls):.2f} s (least {min(walls):.2f}), CPU {min(cpus):.2f} s")
-    walls = first_record(sluice, f"{folder}/full")
-    print(f"start until the first record was read: {statistics.median(walls):.2f} s (least {min(walls):.2f})")
+    rounds = {
+        "--until-caught-up with nothing to do": caught_up(sluice, f"{folder}/alone", False),
+        # The first fetched record is earlier than that.
+        "--until-caught-up with 1,000 records into an empty place": caught_up(sluice, f"{folder}/full", True),
+    }
+    print()
+    for name, spent in rounds.items():
+        walls, cpus = zip(*spent)
+        print(f"{name}: {statistics.median(walls):.2f} s (least {min(walls):.2f}), CPU {min(cpus):.2f} s")
 
 
 if __name__ == "__main__":
