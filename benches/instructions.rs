@@ -95,8 +95,7 @@ fn measured_lane(blocks: &[Block], ids: &[Vec<u8>], connector: &ConnectorConfig)
         let key = AppKey::Id(id);
         if lanes.find(key, None).is_none() {
             files += 1;
-            let opener =
-                Opener { partition: record.partition, offset: record.offset, time_ms: record.timestamp_ms };
+            let opener = Opener { partition: record.partition, offset: record.offset, time_ms: record.timestamp_ms };
             lanes.open(key, None, files, opener, 0, 0);
         }
         let lane = lanes.find(key, None).unwrap();
@@ -190,8 +189,12 @@ fn entries() -> Vec<Stored> {
     let mut before: Vec<Intent> = Vec::new();
     for commit in 0..COMMITS {
         let first = commit * LANE_RECORDS;
-        let range =
-            Range { first, last: first + LANE_RECORDS - 1, count: LANE_RECORDS as u64, digest: ContentDigest::default() };
+        let range = Range {
+            first,
+            last: first + LANE_RECORDS - 1,
+            count: LANE_RECORDS as u64,
+            digest: ContentDigest::default(),
+        };
         let ranges: BTreeMap<i32, Range> = (0..PARTITIONS).map(|partition| (partition, range.clone())).collect();
         let seal: Vec<Intent> = (0..INTENTS)
             .map(|app| {
@@ -204,12 +207,7 @@ fn entries() -> Vec<Stored> {
         said.push(Entry::Commit(Commit { seal: seal.clone(), done, time_ms: commit, ..Commit::default() }));
         before = seal;
     }
-    let stored = |(number, entry)| Stored {
-        number,
-        token: Token("0".repeat(32)),
-        step: StepId("0".repeat(32)),
-        entry,
-    };
+    let stored = |(number, entry)| Stored { number, token: Token("0".repeat(32)), step: StepId("0".repeat(32)), entry };
     (1..).zip(said).map(stored).collect()
 }
 

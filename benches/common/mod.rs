@@ -78,12 +78,8 @@ impl Load {
 
 /// The shipped defaults, with the app id where the load generator writes it.
 pub fn connector() -> ConnectorConfig {
-    let settings = [
-        ("topics", TOPIC),
-        ("app_id.from", "json"),
-        ("app_id.pointer", "/app_id"),
-        ("sink.url", "file:///nowhere"),
-    ];
+    let settings =
+        [("topics", TOPIC), ("app_id.from", "json"), ("app_id.pointer", "/app_id"), ("sink.url", "file:///nowhere")];
     let flat: FlatConfig = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     load_connector_flat("bench", &flat).unwrap().0
 }
