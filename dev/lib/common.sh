@@ -1,6 +1,7 @@
 # Sourced by the scripts of dev/.
 #
-# Owns: messages, the cache directory, missing tools, free ports, daemons that are started once and stopped by their pid.
+# Owns: messages, the cache directory, missing tools, free ports, programs of benches, daemons that are started once and stopped by
+# their pid.
 # Does not own: what each service needs (dev/kafka, dev/minio, dev/redis).
 # shellcheck shell=bash
 
