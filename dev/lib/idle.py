@@ -67,7 +67,7 @@ class Worker:
         return len(os.listdir(f"{self.proc}/fd"))
 
     def sent(self):
-        """Segments with data that each connection sent, by the peer's port: small requests are one each."""
+        """Segments with data that each connection sent, by the peer's port: a small request is one, a script of Redis one or two."""
         listing = subprocess.run(["ss", "-tinpHO"], check=True, capture_output=True, text=True).stdout
         sent = {}
         for line in listing.splitlines():
@@ -92,11 +92,12 @@ def watch(sluice, folder, seconds, services):
     cpu = worker.cpu_seconds() - cpu
     period = time.monotonic() - began
     now = worker.sent()
-    row = {"RSS MB": f"{worker.rss_mb():.1f}", "of it not of files": f"{worker.rss_mb('RssAnon'):.1f}", "CPU % of a core": f"{cpu / period * 100:.3f}"}
+    row = {"RSS MB": f"{worker.rss_mb():.1f}", "of it not of files": f"{worker.rss_mb('RssAnon'):.1f}"}
+    row["CPU % of a core"] = f"{cpu / period * 100:.3f}"
     row["descriptors"] = str(worker.descriptors())
     for name, port in services.items():
         count = sum(count - sent.get(key, 0) for key, count in now.items() if key[1] == port)
-        row[f"{name} requests/s"] = f"{count / period:.2f}"
+        row[f"segments/s to {name}"] = f"{count / period:.2f}"
     after = worker.metrics()
     for name in "sluice_upload_requests_total", "sluice_log_appends_total":
         row[name.removeprefix("sluice_").removesuffix("_total").replace("_", " ")] = f"{after.get(name, 0) - metrics.get(name, 0):.0f}"
