@@ -1,7 +1,7 @@
 # The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
 # (default ~/.cache/sluice-dev). docs/development.md says more.
 
-.PHONY: help build demo test simulation soak fuzz bench check advisories package services stop
+.PHONY: help build demo test simulation soak fuzz bench instructions idle check advisories package services stop
 
 HISTORIES ?= 1000000
 KILLS ?= 200
@@ -34,6 +34,12 @@ soak: ## random faults on real processes under load (KILLS=200 SEED=..)
 
 bench: ## 1 GB of logs through a real Kafka: CPU, memory, objects (APPS=200, STORE=file|minio)
 	dev/bench
+
+instructions: ## instructions of each step of a record against a baseline (UPDATE=1 writes it); needs valgrind
+	UPDATE=$(UPDATE) dev/instructions
+
+idle: ## what a worker costs that has nothing to do, against a real Kafka and Redis (SECONDS=60)
+	dev/idle $(or $(SECONDS),60)
 
 check: ## formatting, lints, dependencies' licences and sources
 	cargo fmt --check

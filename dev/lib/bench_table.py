@@ -1,24 +1,27 @@
 #!/usr/bin/env python3
 """Prints one table of the runs of dev/bench.
 
-usage: bench_table.py DIR..     each with run.json (settings), load.json (loadgen), cost.json (measure), verdict.json
+usage: bench_table.py DIR..     each with run.json (settings), load.json (loadgen), cost.json (measure), verdict.json,
+                                limit.json (benches/limit.rs)
 """
 
 import json
 import os
 import sys
 
-HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "peak RSS MB", "objects", "MB stored", "dup/lost", "exact")
+HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "peak RSS MB", "objects", "MB stored", "dup/lost", "exact", "limit", "x limit")
 
 
 def row(folder):
     parts = []
-    for name in "run", "load", "cost", "verdict":
+    for name in "run", "load", "cost", "verdict", "limit":
         with open(os.path.join(folder, name + ".json"), encoding="utf-8") as file:
             parts.append(json.load(file))
-    run, load, cost, verdict = parts
+    run, load, cost, verdict, limit = parts
     gigabytes = load["bytes"] / 1e9
     cpu = cost["user_seconds"] + cost["system_seconds"]
+    # Without compression: up to the lane.
+    least = limit["cpu_seconds_per_gb"]["lane" if run["codec"] == "none" else run["codec"]]
     return (
         f"{load['apps']:,}",
         run["store"],
@@ -33,6 +36,8 @@ def row(folder):
         f"{verdict['bytes_stored'] / 1e6:,.0f}",
         f"{verdict['duplicates']:,}/{verdict['lost']:,}",
         "NO" if verdict["problems"] else "yes",
+        f"{least:.2f}",
+        f"{cpu / gigabytes / least:.2f}",
     )
 
 

@@ -1,6 +1,7 @@
 # Sourced by the scripts of dev/.
 #
-# Owns: messages, the cache directory, missing tools, free ports, daemons that are started once and stopped by their pid.
+# Owns: messages, the cache directory, missing tools, free ports, programs of benches, daemons that are started once and stopped by
+# their pid.
 # Does not own: what each service needs (dev/kafka, dev/minio, dev/redis).
 # shellcheck shell=bash
 
@@ -143,6 +144,19 @@ stop_daemon() {
 port_open() { (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 
 last_lines() { tail -n 15 "$1" 2>/dev/null | sed 's/^/    /' >&2; }
+
+# release_bench NAME: builds a bench in release mode and prints its program.
+release_bench() {
+    local program
+    program=$(cargo build --release --locked --quiet --bench "$1" --message-format json | python3 -c '
+import json, sys
+for message in map(json.loads, sys.stdin):
+    if message.get("target", {}).get("name") == sys.argv[1] and message.get("executable"):
+        print(message["executable"])
+' "$1") || return
+    [ -x "$program" ] || die "cargo built no bench named $1"
+    printf '%s\n' "$program"
+}
 
 absolute() {
     case $1 in

@@ -48,6 +48,15 @@ mod task_tests;
 mod tls;
 mod wire;
 
+/// The steps of reading that need no connection, for benches (benches/limit, benches/instructions).
+#[doc(hidden)]
+pub mod offline {
+    pub use super::batch_writer::encode;
+    pub use super::codecs::Codecs;
+    pub use super::decode::{Decoder, Fetched};
+    pub use super::output::Pool;
+}
+
 use std::sync::Arc;
 use std::time::Duration;
 
