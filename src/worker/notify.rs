@@ -99,34 +99,35 @@ impl Notify {
 
     /// Tells how the tasks are, and feeds the watchdog while their loops turn, until the answer is aborted; tells of the stop.
     pub fn keep(&self, board: &Arc<Board>, stop: &CancellationToken, shutdown_timeout: Duration) -> Keeping {
+        let last = Last { notify: self.clone(), stop: stop.clone(), shutdown_timeout, is_told: Arc::default() };
         if self.door.is_none() {
-            return Keeping(None);
+            return Keeping { task: None, last };
         }
-        let (notify, board, stop) = (self.clone(), Arc::clone(board), stop.clone());
-        Keeping(Some(tokio::spawn(async move {
+        let (notify, board, stop, word) = (self.clone(), Arc::clone(board), stop.clone(), last.clone());
+        let task = tokio::spawn(async move {
             // Four looks within the time that the watchdog allows: a loop turns each second, one look may find it between two turns.
             let every = notify.watchdog.map_or(STATUS_EVERY, |allowed| (allowed / 4).min(STATUS_EVERY));
             let (mut watchdog, mut told) = (Watchdog::default(), String::new());
-            let mut stopping = false;
             loop {
                 if notify.watchdog.is_some() {
                     notify.feed(&mut watchdog, &board);
                 }
                 let status = in_words(&board.reports());
-                if !stopping && status != told {
+                let stopping = stop.is_cancelled();
+                if stopping {
+                    word.say();
+                } else if status != told {
                     notify.send(&format!("STATUS={status}"));
                     told = status;
                 }
                 tokio::select! {
                     biased;
-                    () = stop.cancelled(), if !stopping => {
-                        stopping = true;
-                        notify.stopping(shutdown_timeout);
-                    }
+                    () = stop.cancelled(), if !stopping => {}
                     () = tokio::time::sleep(every) => {}
                 }
             }
-        })))
+        });
+        Keeping { task: Some(task), last }
     }
 
     fn feed(&self, watchdog: &mut Watchdog, board: &Board) {
@@ -150,13 +151,35 @@ impl Notify {
 
 /// Runs until this is dropped.
 #[derive(Debug)]
-pub struct Keeping(Option<JoinHandle<()>>);
+pub struct Keeping {
+    task: Option<JoinHandle<()>>,
+    last: Last,
+}
+
+/// The word of the stop, which is said once.
+#[derive(Clone, Debug)]
+struct Last {
+    notify: Notify,
+    stop: CancellationToken,
+    shutdown_timeout: Duration,
+    is_told: Arc<AtomicBool>,
+}
+
+impl Last {
+    fn say(&self) {
+        if self.stop.is_cancelled() && !self.is_told.swap(true, Ordering::Relaxed) {
+            self.notify.stopping(self.shutdown_timeout);
+        }
+    }
+}
 
 impl Drop for Keeping {
     fn drop(&mut self) {
-        if let Some(task) = &self.0 {
+        if let Some(task) = &self.task {
             task.abort();
         }
+        // A worker that has nothing to finish may end before its task has seen the stop.
+        self.last.say();
     }
 }
 
@@ -245,6 +268,26 @@ mod tests {
         assert!(usec.parse::<u64>().unwrap() > 0, "{told}");
         notify.reloaded();
         assert_eq!(received(&hidden), "READY=1");
+    }
+
+    /// A worker with nothing to finish ends before anything else has run.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_stop_is_told_once_also_where_nobody_has_seen_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let notify = notify(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+        let stop = CancellationToken::new();
+        let last =
+            Last { notify, stop: stop.clone(), shutdown_timeout: Duration::from_secs(1), is_told: Arc::default() };
+        last.say();
+        let keeping = Keeping { task: None, last: last.clone() };
+        stop.cancel();
+        drop(keeping);
+        assert!(received(&socket).starts_with("STOPPING=1\n"));
+        last.say();
+        assert_eq!(socket.recv(&mut [0; 16]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
