@@ -6,13 +6,13 @@
 mod support;
 
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use support::http::{Answer, request};
+use support::http::{Answer, free_address, request};
 use support::process::{Running, Setup, Sink, produce, service};
 
 /// A worker with one connector of a file, on a topic of its own, and its address.
@@ -21,10 +21,6 @@ struct Worker {
     topic: String,
     address: SocketAddr,
     running: Running,
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 fn fill(kafka: &str, topic: &str, dir: &Path) {

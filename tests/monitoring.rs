@@ -4,20 +4,19 @@
 
 #![allow(clippy::disallowed_methods, reason = "a test may wait for another process")]
 #![allow(clippy::unwrap_used, reason = "a failed step is a failed test")]
-#![allow(clippy::print_stderr, reason = "a test that did not run says so")]
 
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
 
 use serde_json::Value;
 use sluice::api::metrics::METRICS;
 use support::group::wait_until;
-use support::http::request;
-use support::process::{Setup, Sink, produce, produce_one, service};
+use support::http::{free_address, request};
+use support::process::{Setup, Sink, installed, produce, produce_one, service};
 
 const RULES: &str = include_str!("../monitoring/alerts.yaml");
 const DASHBOARD: &str = include_str!("../monitoring/dashboard.json");
@@ -54,15 +53,7 @@ fn every_alert_leads_to_a_section_of_the_runbook() {
 #[test]
 fn promtool_takes_the_rules_and_their_tests_pass() {
     for args in [["check", "rules", "monitoring/alerts.yaml"], ["test", "rules", "monitoring/alerts_test.yaml"]] {
-        let output = match Command::new("promtool").args(args).output() {
-            Ok(output) => output,
-            Err(error) => {
-                let required = std::env::var("SLUICE_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1");
-                assert!(!required, "promtool: {error}");
-                eprintln!("not run: promtool is not there ({error})");
-                return;
-            }
-        };
+        let Some(output) = installed("promtool", Command::new("promtool").args(args).output()) else { return };
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "promtool {args:?}\n{text}");
     }
@@ -105,15 +96,7 @@ impl Prometheus {
             .stdin(Stdio::null())
             .stderr(log)
             .spawn();
-        match started {
-            Ok(child) => Some(Self { child, address }),
-            Err(error) => {
-                let required = std::env::var("SLUICE_TEST_REQUIRE_SERVICES").is_ok_and(|value| value == "1");
-                assert!(!required, "prometheus: {error}");
-                eprintln!("not run: prometheus is not there ({error})");
-                None
-            }
-        }
+        installed("prometheus", started).map(|child| Self { child, address })
     }
 
     /// The alerts that fire, each with the connector or an empty word.
@@ -136,10 +119,6 @@ impl Drop for Prometheus {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Waits are taken out of the rules; all else is as an operator has it.

@@ -5,13 +5,12 @@
 
 mod support;
 
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use support::http::request;
+use support::http::{free_address, request};
 use support::process::{Setup, Sink, produce, produce_one, service};
 
 /// An id and a line that would be markup if they were not text.
@@ -23,7 +22,7 @@ fn the_page_shows_what_the_worker_does() {
     let topic = format!("page-{:08x}", getrandom::u32().unwrap());
     let setup = Setup::new(&kafka, &topic, &Sink::File, "rotate: { max_interval: 1s }");
     assert!(produce(&kafka, &topic, 4_000, None, &setup.path("manifest")).wait().unwrap().success());
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     setup.write_worker(&kafka, "worker-1", address.port());
     let mut worker = setup.start(&[], "worker.log");
     worker.wait_for("http listens");
@@ -116,7 +115,7 @@ fn hostile_ids_stay_text() {
     .unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(produce_one(&kafka, &topic, HOSTILE, &format!("line {HOSTILE}")));
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     setup.write_worker(&kafka, "worker-1", address.port());
     let mut worker = setup.start(&[], "worker.log");
     worker.wait_for("http listens");

@@ -6,12 +6,11 @@
 mod support;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use support::http::request;
+use support::http::{free_address, request};
 use support::process::{Setup, Sink, produce, service};
 
 const TOKEN: &str = "planted-token-5d1f";
@@ -55,7 +54,7 @@ fn what_is_planted_is_nowhere_to_be_read() {
     let topic = format!("secrets-{:08x}", getrandom::u32().unwrap());
     let setup = Setup::new(&kafka, &topic, &Sink::File, "rotate: { max_interval: 1s }");
     assert!(produce(&kafka, &topic, 1_000, None, &setup.path("manifest")).wait().unwrap().success());
-    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = free_address();
     setup.write_worker(&kafka, "worker-1", address.port());
     let token = plant(&setup.path("token"), TOKEN);
     let settings = fs::read_to_string(setup.path("worker.yaml")).unwrap();

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use crate::api::http::WorkerReport;
 use crate::cluster::Phase;
 use crate::cluster::group::{GroupReport, MemberReport};
+use crate::task::error::Remedy;
 use crate::task::status::{TaskReport, TaskState};
 
 const HEAD: [&str; 11] = [
@@ -91,7 +92,7 @@ fn row(task: &TaskReport, now_ms: i64) -> [String; HEAD.len()] {
         task.connector.clone(),
         task.topic.clone(),
         task.task.to_string(),
-        state_name(task.state).to_owned(),
+        task.state.name().to_owned(),
         // Nobody counts any more.
         if task.state == TaskState::Failed { "-".to_owned() } else { thousands(task.lag_records.unsigned_abs()) },
         thousands(task.open_lanes as u64),
@@ -120,7 +121,7 @@ fn problems(report: &WorkerReport, tasks: &[&TaskReport], now_ms: i64) -> Vec<St
     for (name, connector) in &report.connectors {
         if let Some(why) = &connector.failed {
             lines.push(format!("{name}: FAILED: {why}"));
-            lines.push("  to do: correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost".to_owned());
+            lines.push(format!("  to do: {}", Remedy::Operator.advice()));
         }
         if let Some(why) = &connector.waiting {
             // Of a store's report what failed.
@@ -138,7 +139,7 @@ fn problems(report: &WorkerReport, tasks: &[&TaskReport], now_ms: i64) -> Vec<St
     for task in tasks {
         let name = format!("{}/{}/{}", task.connector, task.topic, task.task);
         if let Some(message) = task.message.as_ref().filter(|_| !other_workers_run_it(task)) {
-            lines.push(format!("{name}: {}: {message}", state_name(task.state)));
+            lines.push(format!("{name}: {}: {message}", task.state.name()));
         }
         lines.extend(task.advice.iter().map(|advice| format!("  to do: {advice}")));
         for (partition, seen) in &task.partitions {
@@ -146,17 +147,6 @@ fn problems(report: &WorkerReport, tasks: &[&TaskReport], now_ms: i64) -> Vec<St
         }
     }
     lines
-}
-
-fn state_name(state: TaskState) -> &'static str {
-    match state {
-        TaskState::Unassigned => "UNASSIGNED",
-        TaskState::Running => "RUNNING",
-        TaskState::Failed => "FAILED",
-        TaskState::Paused => "PAUSED",
-        TaskState::Stopped => "STOPPED",
-        TaskState::Restarting => "RESTARTING",
-    }
 }
 
 /// Green goes, red needs somebody, yellow is between.

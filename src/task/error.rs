@@ -52,6 +52,20 @@ pub enum Remedy {
     Damage,
 }
 
+impl Remedy {
+    /// What to do, for the status and the log.
+    pub fn advice(self) -> &'static str {
+        match self {
+            Self::Restart => "the task is started again by itself; nothing is lost, records are read again from low",
+            Self::Leave => "if two workers run by mistake, stop one of them",
+            Self::Operator => {
+                "correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost"
+            }
+            Self::Damage => "nothing was overwritten; look into the cause before you restart it",
+        }
+    }
+}
+
 impl TaskError {
     pub fn remedy(&self) -> Remedy {
         match self {
@@ -77,14 +91,7 @@ impl TaskError {
 
     /// What to do, for the status and the log.
     pub fn advice(&self) -> &'static str {
-        match self.remedy() {
-            Remedy::Restart => "the task is started again by itself; nothing is lost, records are read again from low",
-            Remedy::Leave => "if two workers run by mistake, stop one of them",
-            Remedy::Operator => {
-                "correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost"
-            }
-            Remedy::Damage => "nothing was overwritten; look into the cause before you restart it",
-        }
+        self.remedy().advice()
     }
 }
 

@@ -24,6 +24,23 @@ pub enum TaskState {
     Restarting,
 }
 
+impl TaskState {
+    pub const ALL: [Self; 6] =
+        [Self::Unassigned, Self::Running, Self::Failed, Self::Paused, Self::Stopped, Self::Restarting];
+
+    /// As it is spelled wherever it is shown.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unassigned => "UNASSIGNED",
+            Self::Running => "RUNNING",
+            Self::Failed => "FAILED",
+            Self::Paused => "PAUSED",
+            Self::Stopped => "STOPPED",
+            Self::Restarting => "RESTARTING",
+        }
+    }
+}
+
 /// A task at one moment.
 #[derive(Clone, Debug, Serialize, serde::Deserialize)]
 pub struct TaskReport {
@@ -208,5 +225,22 @@ impl TaskStatus {
         }
         // Lag counts what is not yet safe in the store, as consumer lag counts what is not yet committed.
         report.lag_records = report.partitions.values().filter_map(|p| Some((p.end? - p.low).max(0))).sum();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_is_known() {
+        for state in
+            [TaskState::Unassigned, TaskState::Running, TaskState::Failed, TaskState::Stopped, TaskState::Restarting]
+        {
+            assert!(TaskState::ALL.contains(&state), "{state:?}");
+        }
+        for state in TaskState::ALL {
+            assert_eq!(serde_json::to_value(state).unwrap(), state.name());
+        }
     }
 }

@@ -249,13 +249,21 @@ mod tests {
         String::from_utf8(bytes[..length].to_vec()).unwrap()
     }
 
+    /// A socket in a folder, and the way to it.
+    #[cfg(target_os = "linux")]
+    fn named_socket() -> (tempfile::TempDir, UnixDatagram, Notify) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let socket = UnixDatagram::bind(&path).unwrap();
+        let notify = notify(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+        (dir, socket, notify)
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn sockets_of_both_kinds_are_told() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("notify");
-        let named = UnixDatagram::bind(&path).unwrap();
-        notify(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).ready();
+        let (_dir, named, to_named) = named_socket();
+        to_named.ready();
         assert_eq!(received(&named), "READY=1");
         let name = format!("sluice-notify-{}", std::process::id());
         let hidden = UnixDatagram::bind_addr(&abstract_address(name.as_bytes()).unwrap()).unwrap();
@@ -274,10 +282,7 @@ mod tests {
     #[cfg(target_os = "linux")]
     #[test]
     fn the_stop_is_told_once_also_where_nobody_has_seen_it() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("notify");
-        let socket = UnixDatagram::bind(&path).unwrap();
-        let notify = notify(&[("NOTIFY_SOCKET", path.to_str().unwrap())]);
+        let (_dir, socket, notify) = named_socket();
         let stop = CancellationToken::new();
         let last =
             Last { notify, stop: stop.clone(), shutdown_timeout: Duration::from_secs(1), is_told: Arc::default() };

@@ -1,7 +1,7 @@
 //! HTTP as any client would: bytes over a socket.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// What came back.
 #[derive(Debug)]
@@ -10,6 +10,11 @@ pub struct Answer {
     pub status: u16,
     pub head: String,
     pub body: String,
+}
+
+/// An address where nobody listens, for a process that is to be told one.
+pub fn free_address() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 /// Sends one request; a body is JSON where `headers` do not say otherwise.

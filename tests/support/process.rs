@@ -22,6 +22,18 @@ pub fn service(name: &str) -> Option<String> {
     found
 }
 
+/// A tool of the system that was started, or `None` where it is not installed and nobody requires it.
+pub fn installed<T>(tool: &str, started: std::io::Result<T>) -> Option<T> {
+    match started {
+        Ok(started) => Some(started),
+        Err(error) => {
+            println!("not run: {tool} can't be started: {error}");
+            assert_ne!(std::env::var("SLUICE_TEST_REQUIRE_SERVICES").as_deref(), Ok("1"), "{tool} is required");
+            None
+        }
+    }
+}
+
 /// Where a test archives to.
 #[derive(Clone, Debug)]
 pub enum Sink {
