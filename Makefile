@@ -1,7 +1,7 @@
 # The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
 # (default ~/.cache/sluice-dev). docs/development.md says more.
 
-.PHONY: help build demo test simulation soak fuzz bench instructions idle check advisories package services stop
+.PHONY: help build demo test simulation soak fuzz bench instructions idle long-run check advisories package services stop
 
 HISTORIES ?= 1000000
 KILLS ?= 200
@@ -9,7 +9,7 @@ KILLS ?= 200
 simulation: SEED ?= 1
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
 
 package: ## a tarball and a .deb (OUT=.. for where)
 	dev/package
@@ -40,6 +40,9 @@ instructions: ## instructions of each step of a record against a baseline (UPDAT
 
 idle: ## what a worker costs that has nothing to do, against a real Kafka and Redis (SECONDS=60)
 	dev/idle $(or $(SECONDS),60)
+
+long-run: ## hours of steady load: does anything grow? (HOURS=2 OUTPUT=long-run)
+	dev/long-run $(or $(HOURS),2) $(or $(OUTPUT),long-run)
 
 check: ## formatting, lints, dependencies' licences and sources
 	cargo fmt --check

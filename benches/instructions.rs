@@ -31,11 +31,11 @@ const FRAMES: usize = 4;
 const INDEXED_FRAMES: u64 = 64;
 const COMMITS: i64 = 64;
 const INTENTS: usize = 20;
-const PARTITIONS: i32 = 8;
+const PARTITIONS: i32 = common::PARTITIONS as i32;
 const LANE_RECORDS: i64 = 100;
 
 fn main() {
-    let (load, connector) = (Load::new(RECORDS, 200), common::connector());
+    let (load, connector) = (Load::new(RECORDS, 200, common::PARTITIONS), common::connector());
     let splitter = Splitter::new(&connector, TOPIC);
     assert_eq!(measured_decode(&load), RECORDS);
     let blocks = blocks(&load);
@@ -93,16 +93,15 @@ fn measured_lane(blocks: &[Block], ids: &[Vec<u8>], connector: &ConnectorConfig)
     let (mut lanes, seed, mut files) = (Lanes::new(reserved), topic_seed(TOPIC), 0);
     for (record, id) in blocks.iter().flat_map(Block::records).zip(ids) {
         let key = AppKey::Id(id);
-        if lanes.find(key, None).is_none() {
+        let file = lanes.find(key, None).unwrap_or_else(|| {
             files += 1;
             let opener = Opener { partition: record.partition, offset: record.offset, time_ms: record.timestamp_ms };
-            lanes.open(key, None, files, opener, 0, 0);
-        }
-        let lane = lanes.find(key, None).unwrap();
+            lanes.open(key, None, files, opener, 0, 0).file
+        });
+        let lane = lanes.get_mut(file).unwrap();
         lane.ranges.push(&record);
         let before = lane.buffer.memory_bytes();
         lane.buffer.push(connector.format, TOPIC, seed, &record, record.timestamp_ms);
-        let file = lane.file;
         if lane.buffer.memory_bytes() != before {
             lanes.recount(file);
         }

@@ -9,7 +9,7 @@
 #[allow(dead_code, reason = "this uses its share")]
 mod common;
 
-use common::{Load, TOPIC};
+use common::{Load, PARTITIONS, TOPIC};
 use rustix::time::{ClockId, clock_gettime};
 use sluice::archive::codec::{Codec, Encoder};
 use sluice::archive::digest::topic_seed;
@@ -42,7 +42,7 @@ const STEPS: [(&str, Until); 6] = [
 fn main() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse::<u64>().unwrap());
     let (records, apps) = (number("SLUICE_BENCH_RECORDS", 750_000), number("SLUICE_BENCH_APPS", 200));
-    let load = Load::new(records, apps as usize);
+    let load = Load::new(records, apps as usize, PARTITIONS);
     let connector = common::connector();
     let gb = load.bytes as f64 / 1e9;
     let mut rows = serde_json::Map::new();
@@ -111,12 +111,12 @@ fn run(load: &Load, connector: &ConnectorConfig, until: Until) -> u64 {
                 }
                 let time_ms = times.time_ms(&record);
                 let (key, bucket) = (AppKey::Id(&id), times.bucket_start_secs(time_ms));
-                if lanes.find(key, bucket).is_none() {
+                let file = lanes.find(key, bucket).unwrap_or_else(|| {
                     let opener = Opener { partition: record.partition, offset: record.offset, time_ms };
                     files += 1;
-                    lanes.open(key, bucket, files, opener, 0, 0);
-                }
-                let lane = lanes.find(key, bucket).unwrap();
+                    lanes.open(key, bucket, files, opener, 0, 0).file
+                });
+                let lane = lanes.get_mut(file).unwrap();
                 lane.buffer.push(connector.format, TOPIC, seed, &record, time_ms);
                 if lane.buffer.len() >= frame_bytes {
                     compress(std::mem::take(&mut lane.buffer));

@@ -13,7 +13,8 @@ use sluice::kafka::native::offline::{Fetched, encode};
 use sluice::pipeline::produce::Outgoing;
 
 pub const TOPIC: &str = "applogs";
-const PARTITIONS: u64 = 8;
+/// As `make bench` has them.
+pub const PARTITIONS: u64 = 8;
 /// Below 256 KiB: of larger batches our producer makes blocks of up to 4 MiB, which Kafka's own clients never do.
 const BATCH_RECORDS: u64 = 900;
 /// What a broker answers with for a partition at least, while it has that much (`max.partition.fetch.bytes`).
@@ -22,6 +23,7 @@ const START: Timestamp = Timestamp::constant(1_795_316_400, 0);
 const TIME_SPAN_MS: u64 = 3_600_000;
 
 /// Records as they come from a broker: lz4 batches of format v2.
+#[derive(Debug)]
 pub struct Load {
     pub answers: Vec<Fetched>,
     pub records: u64,
@@ -30,11 +32,11 @@ pub struct Load {
 }
 
 impl Load {
-    pub fn new(records: u64, apps: usize) -> Self {
-        let plan = records::Plan::new(0, records, apps, 1.0, PARTITIONS, 1);
+    pub fn new(records: u64, apps: usize, partitions: u64) -> Self {
+        let plan = records::Plan::new(0, records, apps, 1.0, partitions, 1);
         let mut load = Self { answers: Vec::new(), records, bytes: 0 };
         // In turn, as a reader fetches them.
-        let mut partitions: Vec<(u64, u64)> = (0..PARTITIONS).map(|partition| (partition, 0)).collect();
+        let mut partitions: Vec<(u64, u64)> = (0..partitions).map(|partition| (partition, 0)).collect();
         while !partitions.is_empty() {
             partitions.retain_mut(|(partition, made)| load.answer(&plan, *partition, made));
         }

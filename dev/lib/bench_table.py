@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "peak RSS MB", "objects", "MB stored", "dup/lost", "exact", "limit", "x limit")
+HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "kernel s/GB", "cores", "peak RSS MB", "files open", "objects", "log entries", "MB stored", "dup/lost", "exact", "limit", "x limit")
 
 
 def row(folder):
@@ -31,8 +31,12 @@ def row(folder):
         f"{load['bytes'] / 1e6 / cost['wall_seconds']:.0f}",
         f"{cpu:.1f}",
         f"{cpu / gigabytes:.2f}",
+        f"{cost['system_seconds'] / gigabytes:.2f}",
+        f"{cpu / cost['wall_seconds']:.2f}",
         f"{cost['peak_rss_bytes'] / 1e6:.0f}",
+        f"{cost['peak_descriptors']:,}",
         f"{verdict['objects']:,}",
+        f"{run['log_entries']:,}",
         f"{verdict['bytes_stored'] / 1e6:,.0f}",
         f"{verdict['duplicates']:,}/{verdict['lost']:,}",
         "NO" if verdict["problems"] else "yes",

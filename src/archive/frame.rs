@@ -9,19 +9,33 @@ use super::format::{Format, write_record};
 use super::varint::{write_signed, write_unsigned};
 use crate::record::Record;
 
+/// Largest piece of memory that records of usual size lie in. One buffer that doubles until it holds a frame copies each byte once
+/// more and is half empty on average; the allocator gives back pieces of this size without asking the kernel for fresh pages.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// The first piece of a frame grows from this by fours: most lanes of many are small.
+const FIRST_CHUNK_BYTES: usize = 2 * 1024;
+/// Of a record in the json format, beside key, value and headers.
+const JSON_FIELDS_BYTES: usize = 160;
+
 /// Records of one lane that wait to be compressed together, in the order of their arrival.
 #[derive(Debug, Default)]
 pub struct FrameBuffer {
-    data: Vec<u8>,
+    /// The last one is written to; no record lies in two.
+    chunks: Vec<Vec<u8>>,
+    /// Bytes in all chunks, and room for.
+    len: usize,
+    capacity: usize,
     table: Vec<u8>,
     runs: Vec<Run>,
 }
 
-/// Consecutive records of one partition.
+/// Consecutive records of one partition in one chunk.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     partition: i32,
+    chunk: usize,
     data_start: usize,
+    data_end: usize,
     table_start: usize,
     count: u64,
     first_offset: i64,
@@ -66,7 +80,7 @@ pub struct FrameMeta {
 impl FrameBuffer {
     /// Bytes of the formatted records.
     pub fn len(&self) -> usize {
-        self.data.len()
+        self.len
     }
 
     pub fn is_empty(&self) -> bool {
@@ -75,13 +89,44 @@ impl FrameBuffer {
 
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
-        self.data.capacity() + self.table.capacity() + self.runs.capacity() * size_of::<Run>()
+        self.capacity
+            + self.chunks.capacity() * size_of::<Vec<u8>>()
+            + self.table.capacity()
+            + self.runs.capacity() * size_of::<Run>()
+    }
+
+    /// Index of a chunk that takes `bytes` more, which becomes the last one.
+    fn chunk_for(&mut self, bytes: usize) -> usize {
+        let first = self.chunks.len() <= 1;
+        if let Some(chunk) = self.chunks.last_mut() {
+            if bytes <= chunk.capacity() - chunk.len() {
+                return self.chunks.len() - 1;
+            }
+            // Only the first one begins small.
+            if first && chunk.len() + bytes <= CHUNK_BYTES {
+                let before = chunk.capacity();
+                let wanted = (before * 4).max(chunk.len() + bytes).min(CHUNK_BYTES);
+                chunk.reserve_exact(wanted - chunk.len());
+                self.capacity += chunk.capacity() - before;
+                return 0;
+            }
+        }
+        let least = if self.chunks.is_empty() { FIRST_CHUNK_BYTES } else { CHUNK_BYTES };
+        let chunk = Vec::with_capacity(bytes.max(least));
+        self.capacity += chunk.capacity();
+        self.chunks.push(chunk);
+        self.chunks.len() - 1
     }
 
     /// Adds a record; `time_ms` is its event time. Offsets of a partition must ascend.
     pub fn push(&mut self, format: Format, topic: &str, topic_seed: u64, record: &Record<'_>, time_ms: i64) {
-        let start = self.data.len();
-        write_record(format, topic, record, &mut self.data);
+        let at = self.chunk_for(usual_bytes(format, topic, record));
+        let chunk = &mut self.chunks[at];
+        let (start, room) = (chunk.len(), chunk.capacity());
+        write_record(format, topic, record, chunk);
+        let end = chunk.len();
+        self.len += end - start;
+        self.capacity += chunk.capacity() - room;
         let hash = offset_hash(topic_seed, record.partition, record.offset);
         let extra = match (format, record.value) {
             (Format::Json, _) => None,
@@ -89,9 +134,10 @@ impl FrameBuffer {
             (Format::Raw, Some(value)) => memchr::memchr(b'\n', value).map(|_| value.len() as u64 + 1),
         };
         let (gap, timestamp_delta) = match self.runs.last_mut() {
-            Some(run) if run.partition == record.partition => {
+            Some(run) if run.partition == record.partition && run.chunk == at => {
                 let gap = record.offset.wrapping_sub(run.last_offset).wrapping_sub(1).cast_unsigned();
                 let delta = record.timestamp_ms.wrapping_sub(run.last_timestamp_ms);
+                run.data_end = end;
                 run.count += 1;
                 run.last_offset = record.offset;
                 run.last_timestamp_ms = record.timestamp_ms;
@@ -102,7 +148,9 @@ impl FrameBuffer {
             _ => {
                 self.runs.push(Run {
                     partition: record.partition,
+                    chunk: at,
                     data_start: start,
+                    data_end: end,
                     table_start: self.table.len(),
                     count: 1,
                     first_offset: record.offset,
@@ -169,8 +217,8 @@ impl FrameBuffer {
     }
 
     fn data_of(&self, index: usize) -> &[u8] {
-        let end = self.runs.get(index + 1).map_or(self.data.len(), |next| next.data_start);
-        &self.data[self.runs[index].data_start..end]
+        let run = &self.runs[index];
+        &self.chunks[run.chunk][run.data_start..run.data_end]
     }
 
     fn ordered_table(&self, order: &[usize]) -> Vec<u8> {
@@ -206,5 +254,20 @@ impl FrameBuffer {
             }
         }
         partitions
+    }
+}
+
+/// What a record takes in its file: exactly for the raw format, nearly always enough for json.
+fn usual_bytes(format: Format, topic: &str, record: &Record<'_>) -> usize {
+    let value = record.value.map_or(0, <[u8]>::len) + 1;
+    match format {
+        Format::Raw => value,
+        Format::Json => {
+            value
+                + topic.len()
+                + record.key.map_or(0, <[u8]>::len)
+                + record.headers.as_bytes().len()
+                + JSON_FIELDS_BYTES
+        }
     }
 }

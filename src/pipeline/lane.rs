@@ -203,17 +203,14 @@ impl Lanes {
         &self.app(key).segment
     }
 
-    /// The app's open lane of this bucket.
-    pub fn find(&mut self, key: AppKey<'_>, bucket_start_secs: Option<i64>) -> Option<&mut OpenLane> {
-        let file = {
-            let app = match key {
-                AppKey::Id(id) => self.apps.get(id)?,
-                AppKey::Missing => &self.missing,
-                AppKey::DeadLetter => &self.dead_letter,
-            };
-            app.lanes.iter().find(|(bucket, _)| *bucket == bucket_start_secs)?.1
+    /// The file of the app's open lane of this bucket.
+    pub fn find(&self, key: AppKey<'_>, bucket_start_secs: Option<i64>) -> Option<FileId> {
+        let app = match key {
+            AppKey::Id(id) => self.apps.get(id)?,
+            AppKey::Missing => &self.missing,
+            AppKey::DeadLetter => &self.dead_letter,
         };
-        self.open.get_mut(&file)
+        app.lanes.iter().find(|(bucket, _)| *bucket == bucket_start_secs).map(|&(_, file)| file)
     }
 
     /// Opens a lane that [`Lanes::find`] did not find.

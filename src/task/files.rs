@@ -40,6 +40,11 @@ impl File {
     pub fn new(intent: Intent, stage: Stage) -> Self {
         Self { intent, stage, frames: Frames::default(), complete: stage == Stage::Sealed, replaces: None }
     }
+
+    /// In the log and not in the store; those that still wait for records left out.
+    fn is_in_upload(&self) -> bool {
+        self.complete && matches!(self.stage, Stage::Logged { .. } | Stage::Finishing | Stage::Uploading { .. })
+    }
 }
 
 /// An object that a predecessor decided and did not upload, while its records are read again.
@@ -64,6 +69,9 @@ pub struct Files {
     files: BTreeMap<FileId, File>,
     /// Files whose intent waits for its log entry.
     sealed: HashMap<IntentId, FileId>,
+    /// Of the files, kept with each change: each event asks, and there may be as many files as apps.
+    in_upload: usize,
+    uploaded: usize,
 }
 
 impl Files {
@@ -71,15 +79,30 @@ impl Files {
         if file.stage == Stage::Sealed {
             self.sealed.insert(file.intent.id.clone(), id);
         }
-        self.files.insert(id, file);
+        self.in_upload += usize::from(file.is_in_upload());
+        self.uploaded += usize::from(file.stage == Stage::Uploaded);
+        if let Some(before) = self.files.insert(id, file) {
+            self.uncount(&before);
+        }
+    }
+
+    fn uncount(&mut self, file: &File) {
+        self.in_upload -= usize::from(file.is_in_upload());
+        self.uploaded -= usize::from(file.stage == Stage::Uploaded);
     }
 
     pub fn get(&self, id: FileId) -> Option<&File> {
         self.files.get(&id)
     }
 
-    pub fn get_mut(&mut self, id: FileId) -> Option<&mut File> {
-        self.files.get_mut(&id)
+    /// `None`: there is no such file.
+    pub fn change<R>(&mut self, id: FileId, change: impl FnOnce(&mut File) -> R) -> Option<R> {
+        let file = self.files.get_mut(&id)?;
+        let (was_in_upload, was_uploaded) = (file.is_in_upload(), file.stage == Stage::Uploaded);
+        let result = change(file);
+        self.in_upload = self.in_upload + usize::from(file.is_in_upload()) - usize::from(was_in_upload);
+        self.uploaded = self.uploaded + usize::from(file.stage == Stage::Uploaded) - usize::from(was_uploaded);
+        Some(result)
     }
 
     /// What a file that waits for its log entry also tells of.
@@ -94,6 +117,7 @@ impl Files {
     pub fn remove(&mut self, id: FileId) -> Option<File> {
         let file = self.files.remove(&id)?;
         self.sealed.remove(&file.intent.id);
+        self.uncount(&file);
         Some(file)
     }
 
@@ -106,9 +130,8 @@ impl Files {
         let mut logged = Vec::new();
         for intent in intents {
             if let Some(id) = self.sealed.remove(&intent.id)
-                && let Some(file) = self.files.get_mut(&id)
+                && self.change(id, |file| file.stage = Stage::Logged { number }).is_some()
             {
-                file.stage = Stage::Logged { number };
                 logged.push(id);
             }
         }
@@ -117,10 +140,7 @@ impl Files {
 
     /// Files in the log and not in the store, those that still wait for records left out.
     pub fn in_upload(&self) -> usize {
-        let is_in_upload = |file: &&File| {
-            file.complete && matches!(file.stage, Stage::Logged { .. } | Stage::Finishing | Stage::Uploading { .. })
-        };
-        self.files.values().filter(is_in_upload).count()
+        self.in_upload
     }
 
     /// Stored bytes of the files that are on their way to the store.
@@ -130,10 +150,10 @@ impl Files {
     }
 
     pub fn none_in_upload(&self) -> bool {
-        self.in_upload() == 0
+        self.in_upload == 0
     }
 
     pub fn none_but_uploaded(&self) -> bool {
-        self.files.values().all(|file| file.stage == Stage::Uploaded)
+        self.uploaded == self.files.len()
     }
 }

@@ -4,6 +4,7 @@
 
 use std::io::Read;
 
+use lz4_flex::block::DecompressError;
 use zstd::stream::raw::{Decoder as Zstd, InBuffer, Operation, OutBuffer};
 
 use crate::kafka::native::output::Output;
@@ -15,6 +16,9 @@ pub const BATCH_MAX_BYTES: usize = 128 * 1024 * 1024;
 const LZ4_MAGIC: [u8; 4] = [0x04, 0x22, 0x4d, 0x18];
 /// How far back a block may point into the blocks before it.
 const LZ4_WINDOW_BYTES: usize = 64 * 1024;
+/// Room for a block of lz4 at first, in its own size: a frame may announce blocks of 4 MiB and hold small ones, and room that was
+/// never used is cleared before. Better ratios than this get the whole room.
+const LZ4_USUAL_RATIO: usize = 6;
 /// snappy-java's framing: magic, version, compatible version.
 const XERIAL_MAGIC: [u8; 8] = [0x82, b'S', b'N', b'A', b'P', b'P', b'Y', 0];
 const XERIAL_HEADER_BYTES: usize = 16;
@@ -188,21 +192,31 @@ fn lz4_frame<'a>(input: &'a [u8], out: &mut Output, most: usize) -> Result<&'a [
             out.extend(block);
             continue;
         }
+        let window = if linked { frame_start.max(start.saturating_sub(LZ4_WINDOW_BYTES)) } else { start };
         // A byte of lz4 makes at most 255.
-        let room = block_max.min(size.saturating_mul(255)).min(most.saturating_sub(start).saturating_add(1));
-        let (before, space) = out.split(room);
-        let space = &mut space[..room];
-        let dictionary =
-            if linked { &before[frame_start.max(start.saturating_sub(LZ4_WINDOW_BYTES))..] } else { &before[start..] };
-        let written = if dictionary.is_empty() {
-            lz4_flex::block::decompress_into(block, space)
-        } else {
-            lz4_flex::block::decompress_into_with_dict(block, space, dictionary)
+        let most_room = block_max.min(size.saturating_mul(255)).min(most.saturating_sub(start).saturating_add(1));
+        let usual_room = most_room.min(size.saturating_mul(LZ4_USUAL_RATIO).max(STEP_BYTES));
+        let written = match lz4_block(block, out, window, usual_room) {
+            Err(DecompressError::OutputTooSmall { .. }) if usual_room < most_room => {
+                lz4_block(block, out, window, most_room)
+            }
+            written => written,
         };
         out.advance(written.map_err(|error| error.to_string())?);
         if out.len() > most {
             return too_large(most).map(|()| rest);
         }
+    }
+}
+
+/// Decompresses one block into at most `room` bytes; what lies from `window` on may be pointed into. Returns how many it were.
+fn lz4_block(block: &[u8], out: &mut Output, window: usize, room: usize) -> Result<usize, DecompressError> {
+    let (before, space) = out.split(room);
+    let (dictionary, space) = (&before[window..], &mut space[..room]);
+    if dictionary.is_empty() {
+        lz4_flex::block::decompress_into(block, space)
+    } else {
+        lz4_flex::block::decompress_into_with_dict(block, space, dictionary)
     }
 }
 

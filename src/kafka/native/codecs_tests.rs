@@ -117,6 +117,18 @@ fn more_than_the_limit_is_an_error_and_not_memory() {
     }
 }
 
+/// A block of text in a frame of 4 MiB blocks: room for the text, not for a whole block.
+#[test]
+fn a_frame_with_large_blocks_takes_no_more_room_than_it_needs() {
+    use lz4_flex::frame::{BlockMode, BlockSize};
+    let text = text(250_000);
+    let encoded = lz4(&text, BlockMode::Independent, BlockSize::Max4MB, false);
+    let mut out = Pool::default().output();
+    Codecs::default().decompress(LZ4, &encoded, &mut out, LIMIT).unwrap().unwrap();
+    assert!(out.as_slice() == text);
+    assert!(out.spare() < text.len() * 2, "{} bytes beside {}", out.spare(), text.len());
+}
+
 #[test]
 fn an_unknown_codec_is_told_apart_from_damage() {
     assert!(Codecs::default().decompress(5, b"", &mut Pool::default().output(), 10).is_none());

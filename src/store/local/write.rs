@@ -97,8 +97,9 @@ impl Writer {
         filled
     }
 
-    /// Makes the directory and its parents up to the root, durably, and removes leftovers: once per directory and process,
-    /// also where it exists, since its maker may have died before the fsync.
+    /// Makes the directory and its parents up to the root, their entries durably, and removes leftovers: once per directory and
+    /// process, also where it exists, since its maker may have died before the fsync. What is in the directory itself is synced with
+    /// each file that is placed there.
     fn settle(&self, dir: &Path) -> Result<(), Failure> {
         if self.settled().contains(dir) {
             return Ok(());
@@ -112,7 +113,9 @@ impl Writer {
         }
         let made_above_root = missing.iter().any(|d| *d == self.root);
         for (depth, ancestor) in dir.ancestors().enumerate() {
-            sync_dir(ancestor)?;
+            if depth > 0 {
+                sync_dir(ancestor)?;
+            }
             let top = if made_above_root { depth >= missing.len() } else { *ancestor == self.root };
             if top {
                 break;

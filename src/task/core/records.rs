@@ -110,7 +110,7 @@ impl Core {
                 }
             }
         }
-        if self.lanes.find(key, bucket).is_none() {
+        let file = self.lanes.find(key, bucket).unwrap_or_else(|| {
             let opened_at_ms = self.opened_at_ms(record, now_ms);
             let bucket_end_ms = bucket.map(|start| self.settings.bucket_end_secs(start).saturating_mul(1000));
             let due_at_ms = self.rotation.due_at_ms(opened_at_ms, bucket_end_ms);
@@ -118,8 +118,9 @@ impl Core {
             let file = self.next_file;
             self.next_file += 1;
             self.lanes.open(key, bucket, file, opener, opened_at_ms, due_at_ms);
-        }
-        let Some(lane) = self.lanes.find(key, bucket) else {
+            file
+        });
+        let Some(lane) = self.lanes.get_mut(file) else {
             return Err(CoreError::Ledger("a lane that was just opened is not there".to_owned()));
         };
         if key == AppKey::DeadLetter {
@@ -137,7 +138,6 @@ impl Core {
             record,
             time_ms,
         );
-        let file = lane.file;
         let is_full = lane.buffer.len() >= self.settings.frame_bytes();
         if is_full {
             self.cut_open(file);
@@ -175,11 +175,14 @@ impl Core {
         if buffer.is_empty() {
             return;
         }
-        if let Some(closed) = self.files.get_mut(file) {
-            let sequence = closed.frames.cut;
+        let raw_len = buffer.len() as u64;
+        let sequence = self.files.change(file, |closed| {
             closed.frames.cut += 1;
-            closed.frames.raw_in_flight += buffer.len() as u64;
-            self.counters.bytes_raw += buffer.len() as u64;
+            closed.frames.raw_in_flight += raw_len;
+            closed.frames.cut - 1
+        });
+        if let Some(sequence) = sequence {
+            self.counters.bytes_raw += raw_len;
             self.actions.push(Action::Compress { file, sequence, buffer });
         }
     }
@@ -229,8 +232,8 @@ impl Core {
             let Some(rebuild) = self.rebuilds.remove(&id) else { continue };
             let Rebuild { file, buffer, ranges, opener } = rebuild;
             self.cut_closed(file, buffer);
-            let Some(closed) = self.files.get_mut(file) else { continue };
-            closed.complete = true;
+            self.files.change(file, |closed| closed.complete = true);
+            let Some(closed) = self.files.get(file) else { continue };
             match self.settings.check_rebuild(&closed.intent, &ranges) {
                 Ok(()) => self.finish_if_stored(file),
                 Err(differs) if self.state.short.contains_key(&id) || (self.compacted && differs.is_less()) => {

@@ -36,8 +36,8 @@ use crate::kafka::native::reader::proofs::Proof;
 use crate::kafka::native::session::Session;
 use crate::pipeline::source::{Isolation, ReadRequest, SourceError, SourceEvent};
 
-/// How long a broker may hold a fetch for which it has nothing.
-const MAX_WAIT_MS: i32 = 500;
+/// How long a broker may hold a fetch for which it has nothing: an idle worker asks once in it. The first record ends the wait.
+const MAX_WAIT_MS: i32 = 1000;
 /// The same while a partition could be fetched soon that the request leaves out.
 const SHORT_WAIT_MS: i32 = 10;
 const PARTITION_BYTES: i32 = 1024 * 1024;
