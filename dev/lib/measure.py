@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Runs a command and writes what it cost as JSON: wall, CPU seconds, peak memory, exit status.
 
-usage: measure.py OUTPUT COMMAND [ARGS..]
+usage: measure.py OUTPUT COMMAND [ARGS..]     SIGTERM is passed on, for commands that run until they are told to end
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import time
 def main(output, command):
     started = time.monotonic()
     child = subprocess.Popen(command)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child.pid, signal.SIGTERM))
     _, status, usage = os.wait4(child.pid, 0)
     cost = {
         "wall_seconds": round(time.monotonic() - started, 3),
