@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Prints one table of the runs of dev/bench-peers.
 
-usage: peers_table.py DIR..     each with run.json (system, codec, kills), load.json (loadgen), cost.json (measure), verdict.json
-                                and, where it was killed, killed.json, the verdict on the files of that run
+usage: peers_table.py DIR..     each with run.json (system, codec, kills), load.json (loadgen), cost.json (measure), verdict.json, and
+                                killed-1.json.. with the verdicts on the files of runs that were killed once
 """
 
 import json
@@ -17,18 +17,15 @@ def read(folder, name):
         return json.load(file)
 
 
-def counted(verdict):
-    return f"{verdict['duplicates']:,}/{verdict['lost']:,}"
+def counted(verdicts):
+    return "/".join(f"{sum(verdict[name] for verdict in verdicts):,}" for name in ("duplicates", "lost"))
 
 
 def row(folder):
     run, load, cost, verdict = (read(folder, name) for name in ("run", "load", "cost", "verdict"))
+    killed = [read(folder, f"killed-{i}") for i in range(1, run["kills"] + 1)]
     gigabytes = load["bytes"] / 1e9
     cpu = cost["user_seconds"] + cost["system_seconds"]
-    after = ("", "", "")
-    if os.path.exists(os.path.join(folder, "killed.json")):
-        killed = read(folder, "killed")
-        after = (str(run["kills"]), counted(killed), f"{len(killed['other_objects']):,}")
     return (
         run["system"],
         run["codec"],
@@ -39,8 +36,10 @@ def row(folder):
         f"{cost['peak_rss_bytes'] / 1e6:,.0f}",
         f"{verdict['objects']:,}",
         f"{verdict['bytes_stored'] / 1e6:,.0f}",
-        counted(verdict),
-        *after,
+        counted([verdict]),
+        str(len(killed)),
+        counted(killed) if killed else "",
+        f"{sum(len(verdict['other_objects']) for verdict in killed):,}" if killed else "",
     )
 
 
@@ -52,11 +51,10 @@ def main(folders):
         # Names to the left, figures to the right.
         print("| " + " | ".join(cell.ljust(width, fill) if at < 2 else cell.rjust(width, fill) for at, (cell, width) in enumerate(zip(cells, widths))) + " |")
     for folder in folders:
-        for name, when in (("verdict", ""), ("killed", " after kills")):
-            if os.path.exists(os.path.join(folder, name + ".json")):
-                run = read(folder, "run")
-                for problem in read(folder, name)["problems"]:
-                    print(f"NOT SO: {run['system']}, {run['codec']}{when}: {problem}")
+        run = read(folder, "run")
+        for name in ("verdict", *(f"killed-{i}" for i in range(1, run["kills"] + 1))):
+            for problem in read(folder, name)["problems"]:
+                print(f"NOT SO: {run['system']}, {run['codec']}, {name}: {problem}")
 
 
 if __name__ == "__main__":
