@@ -1,7 +1,7 @@
 # The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
 # (default ~/.cache/sluice-dev). docs/development.md says more.
 
-.PHONY: help build demo test simulation soak fuzz bench instructions idle long-run check advisories package services stop
+.PHONY: help build demo test simulation soak fuzz bench bench-peers instructions idle long-run check advisories package services stop
 
 HISTORIES ?= 1000000
 KILLS ?= 200
@@ -34,6 +34,9 @@ soak: ## random faults on real processes under load (KILLS=200 SEED=..)
 
 bench: ## 1 GB of logs through a real Kafka: CPU, memory, objects (APPS=200, STORE=file|minio)
 	dev/bench
+
+bench-peers: ## the same logs through Flink and Bento as well: CPU, memory, objects, a kill -9 of each (CODEC=zstd KILLS=1)
+	dev/bench-peers
 
 instructions: ## instructions of each step of a record against a baseline (UPDATE=1 writes it); needs valgrind
 	UPDATE=$(UPDATE) dev/instructions

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Runs a command and writes what it cost as JSON: wall, CPU seconds, peak memory, most open descriptors seen, exit status.
 
-usage: measure.py OUTPUT COMMAND [ARGS..]
+usage: measure.py OUTPUT COMMAND [ARGS..]     SIGTERM is passed on, for commands that run until they are told to end
 """
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ def main(output, command):
     child = subprocess.Popen(command)
     descriptors = Descriptors(child.pid)
     descriptors.start()
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(child.pid, signal.SIGTERM))
     _, status, usage = os.wait4(child.pid, 0)
     descriptors.over.set()
     cost = {

@@ -50,7 +50,7 @@ class Found:
         self.damage = None
 
 
-def chunks(stream):
+def chunks(stream, open_end=False):
     """Cuts a stream at line ends."""
     rest = b""
     while block := stream.read(CHUNK):
@@ -60,7 +60,9 @@ def chunks(stream):
             continue
         yield rest + block[:cut]
         rest = block[cut:]
-    if rest:
+    if rest and open_end:
+        yield rest + b"\n"
+    elif rest:
         raise Damaged(f"the last record does not end in a newline: {rest[-80:]!r}")
 
 
@@ -105,7 +107,7 @@ def check_order(found, partitions):
 
 def inspect(job):
     """Runs in a process of its own."""
-    source, name, stored, partitions = job
+    source, name, stored, partitions, open_end = job
     relative = name[len(source.prefix) :]
     app = relative.split("/", 1)[0].removeprefix("app_id=") if "/" in relative else ""
     found = Found(name, urllib.parse.unquote(app), stored)
@@ -115,7 +117,7 @@ def inspect(job):
                 TOOLS[extension(name)], stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
             )
             with tool:
-                for text in chunks(tool.stdout):
+                for text in chunks(tool.stdout, open_end):
                     count(found, text, ".jsonl" in name)
                 complaint = tool.stderr.read().decode(errors="replace").strip()
             if tool.returncode != 0:
@@ -277,7 +279,7 @@ def verify(arguments):
     source = Bucket(arguments.archive) if arguments.archive.startswith("s3://") else Directory(arguments.archive)
     ranges, partitions, crc_sum = plan(arguments)
     data, other = data_objects(source)
-    jobs = [(source, name, size, partitions) for name, size in data]
+    jobs = [(source, name, size, partitions, arguments.open_end) for name, size in data]
     with multiprocessing.Pool(arguments.jobs or os.cpu_count()) as pool:
         objects = pool.map(inspect, jobs, chunksize=1)
 
@@ -333,6 +335,7 @@ def main(arguments):
     parser.add_argument("--records", type=int, help="without a manifest: records 0..N-1 were produced")
     parser.add_argument("--partitions", type=int, help="without a manifest: of the topic, to check the order")
     parser.add_argument("--expect", action="append", default=[], help="a file of other records, one a line; may be repeated")
+    parser.add_argument("--open-end", action="store_true", help="a file's last record needs no newline: others archive so")
     parser.add_argument("--jobs", type=int, help="processes (default: all cores)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     options = parser.parse_args(arguments)

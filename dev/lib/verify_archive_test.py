@@ -112,6 +112,14 @@ class VerifyArchive(unittest.TestCase):
         self.write("archive/payments-000/.tmp-1", b"left behind")
         self.assertEqual(len(self.assert_exact()["other_objects"]), 1)
 
+    def test_last_line_without_a_newline(self):
+        self.fill()
+        lines = self.lines_of(APPS[0])[50:]
+        data = subprocess.run(PACK["lz4"], input=b"\n".join(lines), stdout=subprocess.PIPE, check=True).stdout
+        self.write(f"archive/{APPS[0]}/2026-11-22/1.log.lz4", data)
+        self.assert_refused("damaged objects", "newline")
+        self.assert_exact("--open-end")
+
     def test_lost_object(self):
         self.fill()
         os.remove(f"{self.archive}/orders-001/2026-11-22/1.log.lz4")
