@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Measures a worker that has nothing to do; dev/idle prepares what it needs.
 
-usage: idle.py SLUICE DIR SECONDS     DIR has the folders alone, with-redis, full, each with worker.yaml and connectors/
+usage: idle.py SLUICE DIR SECONDS     DIR has the folders alone, with-redis, full, open, each with worker.yaml and connectors/,
+                                      and what loadgen says of the records of the last, open.json
 """
 
+import json
 import os
 import shutil
 import statistics
@@ -55,6 +57,21 @@ def caught_up(sluice, folder, anew):
     return spent
 
 
+def restarted(sluice, folder, records):
+    """Seconds from the start after a kill -9 until `records`, which were all open, have been read again."""
+    def done(metrics):
+        return metrics.get("sluice_records_read_total", 0) >= records
+
+    worker = Worker(sluice, folder)
+    worker.until(done, 0.02)
+    worker.process.kill()
+    worker.process.wait(60)
+    worker = Worker(sluice, folder)
+    seconds = worker.until(done, 0.02)
+    worker.stop()
+    return seconds
+
+
 def port(address):
     return address.split(",")[0].rstrip("/").rsplit(":", 1)[1]
 
@@ -75,6 +92,10 @@ def main(sluice, folder, seconds):
     for name, spent in rounds.items():
         walls, cpus = zip(*spent)
         print(f"{name}: {statistics.median(walls):.2f} s (least {min(walls):.2f}), CPU {min(cpus):.2f} s")
+    with open(f"{folder}/open.json", encoding="utf-8") as file:
+        load = json.load(file)
+    seconds, megabytes = restarted(sluice, f"{folder}/open", load["records"]), load["bytes"] / 1e6
+    print(f"restart after kill -9 with {megabytes:.0f} MB open: {seconds:.2f} s until they are read again, {megabytes / seconds:.0f} MB/s")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::archive::codec::Codec;
 use crate::archive::frame::FrameMeta;
@@ -22,6 +23,11 @@ use crate::archive::index::{self, FileFacts};
 const TASKS_FOLDER: &str = "tasks";
 /// Index entries above this many bytes go to disk, so that an open lane stays small.
 const META_IN_MEMORY_BYTES: usize = 4096;
+
+/// A process that was killed holds its lock until the kernel has taken its memory back; whoever starts the next one at once must
+/// not be told that settings are wrong.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A failure of the local disk.
 #[derive(Debug, thiserror::Error)]
@@ -44,10 +50,10 @@ pub struct Spool {
 }
 
 impl Spool {
-    /// Opens the folder, locks it and deletes what dead processes left.
+    /// Opens the folder, locks it and deletes what dead processes left. Blocks for some seconds where another process has the lock.
     ///
     /// # Errors
-    /// Another process uses it, or it can't be written.
+    /// Another process goes on using it, or it can't be written.
     pub fn open(dir: &Path, max_bytes: u64) -> Result<Self, SpoolError> {
         let fail = |what, source| SpoolError { path: dir.to_owned(), what, source };
         fs::create_dir_all(dir).map_err(|error| fail("can't be created", error))?;
@@ -57,7 +63,7 @@ impl Spool {
             .write(true)
             .open(dir.join(".lock"))
             .map_err(|error| fail("can't be written", error))?;
-        lock.try_lock().map_err(|error| match error {
+        lock_within(&lock, LOCK_WAIT).map_err(|error| match error {
             fs::TryLockError::WouldBlock => {
                 fail("is used by another process", io::Error::from(io::ErrorKind::ResourceBusy))
             }
@@ -94,6 +100,20 @@ impl Spool {
             source,
         })?;
         Ok(TaskSpool { dir, used_bytes: Arc::clone(&self.used_bytes) })
+    }
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "flock(2) tells nobody when it is let go, and nothing else runs yet at a start"
+)]
+fn lock_within(lock: &File, wait: Duration) -> Result<(), fs::TryLockError> {
+    let until = Instant::now() + wait;
+    loop {
+        match lock.try_lock() {
+            Err(fs::TryLockError::WouldBlock) if Instant::now() < until => std::thread::sleep(LOCK_PAUSE),
+            locked => return locked,
+        }
     }
 }
 

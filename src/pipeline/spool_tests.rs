@@ -92,3 +92,18 @@ fn attempts_that_cut_a_plain_file_elsewhere_make_the_same_bytes() {
         assert_eq!(text.as_bytes(), other_data);
     }
 }
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "either order ends well, the pause only makes the waiting likely")]
+fn a_lock_that_is_let_go_is_waited_for_and_one_that_is_not_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Spool::open(dir.path(), 1 << 20).unwrap();
+    let error = Spool::open(dir.path(), 1 << 20).unwrap_err();
+    assert!(error.to_string().contains("is used by another process"), "{error}");
+    std::thread::scope(|scope| {
+        let second = scope.spawn(|| Spool::open(dir.path(), 1 << 20));
+        std::thread::sleep(LOCK_PAUSE * 2);
+        drop(first);
+        second.join().unwrap().unwrap();
+    });
+}
