@@ -125,7 +125,7 @@ say "--- wrong settings"
 printf 'nonsense: 1\n' >>/etc/sluice/worker.yaml
 systemctl start sluice 2>/dev/null && fail "it started with wrong settings"
 until_so 120 is_property ActiveState sluice failed || fail "it goes on trying with wrong settings"
-is "restarts before it stays down" 4 "$(property NRestarts sluice)"
+is "starts that failed before it stays down" 5 "$(property NRestarts sluice)"
 journalctl -u sluice --no-pager -o cat | grep -m 1 nonsense | sed 's/^/@@ /'
 sed -i '$d' /etc/sluice/worker.yaml
 systemctl reset-failed sluice
