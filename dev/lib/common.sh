@@ -180,8 +180,9 @@ python_environment() {
 }
 
 install_venv() {
-    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null ||
+    if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
         die "Python cannot make environments. Install python3-venv, on Debian or Ubuntu with: apt-get install python3-venv"
+    fi
     say "installing python3-venv"
     with_lock apt apt_install python3-venv || die "apt-get could not install python3-venv: see $SLUICE_DEV_DIR/apt.log"
 }

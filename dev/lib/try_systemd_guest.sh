@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs inside the machine of dev/try-systemd, as root, with systemd as PID 1. Each line that begins with @@ is shown outside.
 set -uo pipefail
+# shellcheck source=/dev/null
 . /mnt/env
 
 say() { printf '@@ %s\n' "$*"; }
