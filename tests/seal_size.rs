@@ -11,7 +11,7 @@ use sluice::ledger::encoding::Stored;
 use sluice::ledger::{Entry, Identity, State, StepId, Token};
 use sluice::pipeline::spool::FrameStored;
 use sluice::record::BlockBuilder;
-use sluice::task::core::{Action, Core};
+use sluice::task::core::{Action, Core, Taken};
 use sluice::task::settings::TaskSettings;
 
 const CONNECTOR: &str = "topics: [t]\napp_id: { from: json, pointer: /app_id }\nsink: { url: \"file:///archive\" }\n\
@@ -33,7 +33,10 @@ fn entry_bytes(lanes: i64) -> usize {
     let (identity, lows) = (Identity::default(), BTreeMap::from([(0, 0)]));
     let start = Entry::Start { settings: settings.record.clone(), identity, lows, skipped: Vec::new(), time_ms: 0 };
     state.apply(&stored(2, start)).unwrap();
-    let mut core = Core::new(settings, state, &[0], &HashSet::new(), BTreeMap::new(), 0, 0);
+    let missing = HashSet::new();
+    let live_ends = BTreeMap::new();
+    let taken = Taken { partitions: &[0], missing: &missing, live_ends, entries_since_snapshot: 0, adoption: None };
+    let mut core = Core::new(settings, state, taken, 0);
     core.begin(0).unwrap();
     let mut at_ms = 0;
     for (from, to) in [(0, 3), (3, lanes)] {

@@ -87,6 +87,11 @@ impl FrameBuffer {
         self.runs.is_empty()
     }
 
+    /// The first offset of each partition; one may come several times, its least first.
+    pub fn firsts(&self) -> impl Iterator<Item = (i32, i64)> {
+        self.runs.iter().map(|run| (run.partition, run.first_offset))
+    }
+
     /// Bytes of memory held.
     pub fn memory_bytes(&self) -> usize {
         self.capacity

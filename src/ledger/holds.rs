@@ -33,6 +33,11 @@ impl Holds {
         }
     }
 
+    /// What `id` holds back, by partition.
+    pub fn of(&self, id: HoldId) -> impl Iterator<Item = (i32, i64)> {
+        self.by_id.get(&id).into_iter().flatten().map(|(&partition, &offset)| (partition, offset))
+    }
+
     /// The low that follows: `position` (everything below it is in a lane, skipped or dead-lettered), or the first held offset.
     pub fn low(&self, partition: i32, position: i64) -> i64 {
         let first = self.by_partition.get(&partition).and_then(|held| held.first());

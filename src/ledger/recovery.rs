@@ -61,6 +61,14 @@ impl Recovery {
         recovery
     }
 
+    /// An open file of the lane has its records of this partition below `end` already.
+    pub fn holds_below(&mut self, lane: &Lane, partition: i32, end: i64) {
+        let mark = self.replay(lane).marks.entry(partition).or_insert(end);
+        *mark = (*mark).max(end);
+        let fresh_from = self.fresh_from.entry(partition).or_insert(end);
+        *fresh_from = (*fresh_from).max(end);
+    }
+
     fn replay(&mut self, lane: &Lane) -> &mut Replay {
         self.lanes.entry(lane.app.clone()).or_default().entry(lane.bucket_start_secs).or_default()
     }

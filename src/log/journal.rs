@@ -45,6 +45,8 @@ pub struct Journal {
     door: Arc<dyn LogDoor>,
     environment: Environment,
     token: Token,
+    /// Whose log it was before.
+    predecessor: Option<Token>,
     tip: u64,
     /// Numbers that clean-up may delete once a newer snapshot covers them.
     deletable: Vec<u64>,
@@ -69,6 +71,7 @@ impl Journal {
                 door: Arc::clone(&door),
                 environment: environment.clone(),
                 token: token.clone(),
+                predecessor: state.owner.as_ref().map(|owner| owner.token.clone()),
                 tip: state.tip,
                 deletable,
                 entries_since_snapshot: since_snapshot,
@@ -111,6 +114,7 @@ impl Journal {
         let mut journal = Self {
             door,
             token: Token(format!("{:032x}", environment.random.next_u128())),
+            predecessor: None,
             tip: kept.last().copied().unwrap_or_default().max(at_least),
             environment,
             deletable: Vec::new(),
@@ -145,6 +149,11 @@ impl Journal {
 
     pub fn token(&self) -> &Token {
         &self.token
+    }
+
+    /// The token of the last owner before us.
+    pub fn predecessor(&self) -> Option<&Token> {
+        self.predecessor.as_ref()
     }
 
     pub fn entries_since_snapshot(&self) -> u64 {

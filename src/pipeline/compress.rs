@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::budget::Permit;
 use super::lane::FileId;
+use super::spool::journal::FileNote;
 use super::spool::{FinishedFile, FrameStored, SpoolError, SpoolFile};
 use crate::api::metrics::{Busy, compression_threads};
 use crate::archive::codec::{Codec, CodecError, Encoder};
@@ -39,6 +40,8 @@ pub enum Work {
         sequence: u32,
         buffer: FrameBuffer,
         level: Option<i32>,
+        /// For the spool's journal.
+        note: Option<Box<FileNote>>,
         /// Counts the buffer's memory until the frame is stored.
         permit: Permit,
     },
@@ -117,7 +120,7 @@ impl Job {
     pub fn run(self, encoders: &mut Encoders) {
         let Self { file, codec, spool, work, done } = self;
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match work {
-            Work::Compress { sequence, buffer, level, permit } => {
+            Work::Compress { sequence, buffer, level, note, permit } => {
                 let encoder = encoders.get(codec, level)?;
                 let mut frame = Vec::new();
                 let meta = match codec {
@@ -125,7 +128,7 @@ impl Job {
                     _ => vec![buffer.encode(encoder, &mut frame)?],
                 };
                 drop(buffer);
-                let stored = spool.write_frame(sequence, frame, meta)?;
+                let stored = spool.write_frame(sequence, frame, meta, note.map(|note| *note))?;
                 drop(permit);
                 Ok(Outcome::Stored(stored))
             }

@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use serde::{Deserialize, Serialize};
+
 use crate::archive::app_id;
 use crate::archive::frame::FrameBuffer;
 use crate::ledger::{Lane, Range};
@@ -24,11 +26,23 @@ pub enum AppKey<'a> {
     DeadLetter,
 }
 
-#[derive(Debug)]
-enum OwnedAppKey {
+/// The same, to be kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OwnedAppKey {
     Id(Box<[u8]>),
     Missing,
     DeadLetter,
+}
+
+impl OwnedAppKey {
+    pub fn as_key(&self) -> AppKey<'_> {
+        match self {
+            Self::Id(id) => AppKey::Id(id),
+            Self::Missing => AppKey::Missing,
+            Self::DeadLetter => AppKey::DeadLetter,
+        }
+    }
 }
 
 impl From<AppKey<'_>> for OwnedAppKey {
@@ -49,7 +63,7 @@ pub struct ReservedNames {
 }
 
 /// The record that opened a file: it names the object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Opener {
     pub partition: i32,
     pub offset: i64,
@@ -100,6 +114,17 @@ impl Ranges {
     pub fn get(&self, partition: i32) -> Option<&Range> {
         self.ranges.iter().find(|(known, _)| *known == partition).map(|(_, range)| range)
     }
+
+    /// In the order in which the partitions came.
+    pub fn iter(&self) -> impl Iterator<Item = (i32, &Range)> {
+        self.ranges.iter().map(|(partition, range)| (*partition, range))
+    }
+}
+
+impl FromIterator<(i32, Range)> for Ranges {
+    fn from_iter<I: IntoIterator<Item = (i32, Range)>>(ranges: I) -> Self {
+        Self { ranges: ranges.into_iter().collect(), last: 0 }
+    }
 }
 
 /// Frames of a file on their way through compression to the spool.
@@ -123,6 +148,8 @@ pub struct OpenLane {
     pub opened_at_ms: i64,
     pub due_at_ms: i64,
     pub buffer: FrameBuffer,
+    /// When the buffer's first record came; says nothing of an empty one.
+    pub buffered_since_ms: i64,
     pub ranges: Ranges,
     pub frames: Frames,
     app: OwnedAppKey,
@@ -134,6 +161,12 @@ pub struct OpenLane {
 struct App {
     segment: String,
     lanes: Vec<(Option<i64>, FileId)>,
+}
+
+impl OpenLane {
+    pub fn app(&self) -> &OwnedAppKey {
+        &self.app
+    }
 }
 
 /// All open lanes of a task.
@@ -234,6 +267,7 @@ impl Lanes {
             opened_at_ms,
             due_at_ms,
             buffer: FrameBuffer::default(),
+            buffered_since_ms: 0,
             ranges: Ranges::default(),
             frames: Frames::default(),
             app: key.into(),
@@ -278,6 +312,10 @@ impl Lanes {
     /// When the next lane is due.
     pub fn next_due_ms(&self) -> Option<i64> {
         self.due.first().map(|&(due_at_ms, _)| due_at_ms)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &OpenLane> {
+        self.open.values()
     }
 
     pub fn files(&self) -> Vec<FileId> {

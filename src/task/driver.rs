@@ -15,7 +15,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::core::{Action, Core};
+use super::adopt::Adopted;
+use super::core::{Action, Core, Taken};
 use super::cut::Goal;
 use super::error::TaskError;
 use super::fenced;
@@ -39,6 +40,7 @@ use crate::pipeline::budget::{Budget, Permit};
 use crate::pipeline::compress::{CompressPool, Job, Outcome, Work, Worked};
 use crate::pipeline::lane::FileId;
 use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
+use crate::pipeline::spool::journal::Floor;
 use crate::pipeline::spool::{Spool, SpoolFile, TaskSpool};
 use crate::pipeline::upload::upload;
 use crate::store::Store;
@@ -52,6 +54,8 @@ const TICK: Duration = Duration::from_secs(1);
 const COPY_LOWS_MS: std::ops::Range<i64> = 5_000..3_600_000;
 /// The last copy at the end of a task must not hold it up.
 const LAST_COPY: Duration = Duration::from_secs(5);
+/// The spool's journal learns this often from where on a restart would read.
+const FLOOR_EVERY: Duration = Duration::from_secs(5);
 /// Above this share of the budget lane buffers are compressed early.
 const RELIEF_PERCENT: u64 = 75;
 
@@ -215,6 +219,9 @@ struct Driver<'a> {
     live_ends: BTreeMap<i32, i64>,
     spool: TaskSpool,
     spool_files: HashMap<FileId, Arc<SpoolFile>>,
+    /// The last that the spool's journal has.
+    floor: Option<Floor>,
+    floor_at: Instant,
     lanes_permit: Permit,
     journal: mpsc::Sender<JournalCommand>,
     answers: (mpsc::UnboundedSender<Answer>, mpsc::UnboundedReceiver<Answer>),
@@ -248,7 +255,7 @@ fn is_gone(error: &SourceError) -> bool {
 
 impl<'a> Driver<'a> {
     fn start(context: &'a TaskContext, opened: Opened) -> Result<Self, TaskError> {
-        let Opened { journal, state, settings, partitions, missing, live_ends, compacted, .. } = opened;
+        let Opened { journal, state, settings, partitions, missing, live_ends, compacted, adopted, begin, .. } = opened;
         tracing::info!(
             connector = context.connector.name,
             topic = context.topic,
@@ -264,12 +271,23 @@ impl<'a> Driver<'a> {
                 report.partitions.entry(partition).or_default().end = Some(end);
             }
         });
-        let token = journal.token().0.clone();
-        let spool = context.spool.task(&context.connector.name, &context.topic, context.task, &token)?;
+        let (adoption, spool, spool_files) = match adopted {
+            Some(Adopted { adoption, spool, files }) => (Some(adoption), spool, files),
+            None => {
+                let spool = context.spool.task(&context.connector.name, &context.topic, context.task, begin)?;
+                (None, spool, HashMap::new())
+            }
+        };
         let now_ms = context.environment.clock.now_ms();
-        let since_snapshot = journal.entries_since_snapshot();
+        let taken = Taken {
+            partitions: &partitions,
+            missing: &missing,
+            live_ends: live_ends.clone(),
+            entries_since_snapshot: journal.entries_since_snapshot(),
+            adoption: adoption.as_ref(),
+        };
         let connector = Arc::clone(&settings.connector);
-        let mut core = Core::new(settings, state, &partitions, &missing, live_ends.clone(), since_snapshot, now_ms)
+        let mut core = Core::new(settings, state, taken, now_ms)
             .with_snapshot_every(context.snapshot_every)
             .with_compacted(compacted);
         core.begin(now_ms)?;
@@ -284,7 +302,9 @@ impl<'a> Driver<'a> {
             core,
             live_ends,
             spool,
-            spool_files: HashMap::new(),
+            spool_files,
+            floor: None,
+            floor_at: Instant::now() + FLOOR_EVERY,
             lanes_permit: context.budget.charge(0),
             journal: commands,
             answers,
@@ -335,6 +355,7 @@ impl<'a> Driver<'a> {
             status.turn();
             self.act().await?;
             if self.core.is_finished() {
+                self.write_last_floor()?;
                 self.copy_lows_at_the_end().await;
                 if let Some(error) = self.failed.take() {
                     return Err(error);
@@ -348,7 +369,7 @@ impl<'a> Driver<'a> {
             if Instant::now() >= self.tick_at || self.core.is_due(self.now_ms()) {
                 // Before the records: under load there is always one more of them.
                 self.tick_at = Instant::now() + TICK;
-                self.on_tick();
+                self.on_tick()?;
                 continue;
             }
             let wake = self.wake_at().min(self.tick_at);
@@ -360,8 +381,14 @@ impl<'a> Driver<'a> {
                     self.stopping = true;
                     let now_ms = self.now_ms();
                     self.core.stop(now_ms);
+                    if self.context.spool.is_kept() {
+                        self.core.park();
+                    }
                 }
-                () = sleep_until(deadline.unwrap_or(wake)), if deadline.is_some() => return Ok(End::CutShort),
+                () = sleep_until(deadline.unwrap_or(wake)), if deadline.is_some() => {
+                    self.write_last_floor()?;
+                    return Ok(End::CutShort);
+                }
                 Some(answer) = self.answers.1.recv() => self.on_answer(answer)?,
                 Some(worked) = self.worked.1.recv() => self.on_worked(worked)?,
                 Some(ended) = self.background.join_next() => {
@@ -382,7 +409,12 @@ impl<'a> Driver<'a> {
     }
 
     fn spool_has_room(&self) -> bool {
-        self.context.spool.used_bytes() < self.context.spool.max_bytes() || self.core.needs_records_to_free_spool()
+        let spool = &self.context.spool;
+        if spool.used_bytes() >= spool.max_bytes() {
+            // What nobody has taken yet is worth less than going on.
+            spool.forget_all_left();
+        }
+        spool.used_bytes() < spool.max_bytes() || self.core.needs_records_to_free_spool()
     }
 
     fn wake_at(&self) -> Instant {
@@ -391,9 +423,13 @@ impl<'a> Driver<'a> {
         Instant::now() + left
     }
 
-    fn on_tick(&mut self) {
+    fn on_tick(&mut self) -> Result<(), TaskError> {
         let now_ms = self.now_ms();
         self.core.on_tick(now_ms);
+        if Instant::now() >= self.floor_at {
+            self.floor_at = Instant::now() + FLOOR_EVERY;
+            self.write_floor()?;
+        }
         // Also without records of its own: other tasks wait for the same budget.
         self.relieve_memory();
         let spool = &self.context.spool;
@@ -403,6 +439,23 @@ impl<'a> Driver<'a> {
         }
         self.copy_lows(now_ms);
         self.publish();
+        Ok(())
+    }
+
+    /// For the next process on this machine; nothing is written when nothing happens.
+    fn write_floor(&mut self) -> Result<(), TaskError> {
+        let floor = self.core.floor(self.now_ms());
+        if let Some(floor) = &floor
+            && self.floor.as_ref() != Some(floor)
+        {
+            self.spool.write_floor(floor.clone())?;
+        }
+        self.floor = floor.or_else(|| self.floor.take());
+        Ok(())
+    }
+
+    fn write_last_floor(&mut self) -> Result<(), TaskError> {
+        if self.context.spool.is_kept() { self.write_floor() } else { Ok(()) }
     }
 
     fn lows(&self) -> Vec<(i32, i64)> {
@@ -615,10 +668,10 @@ impl<'a> Driver<'a> {
 
     async fn perform(&mut self, action: Action) -> Result<(), TaskError> {
         match action {
-            Action::Compress { file, sequence, buffer } => {
+            Action::Compress { file, sequence, buffer, note } => {
                 let permit = self.context.budget.charge(buffer.memory_bytes() as u64);
                 let level = self.connector.compression.level;
-                self.submit(file, Work::Compress { sequence, buffer, level, permit }).await?;
+                self.submit(file, Work::Compress { sequence, buffer, level, note, permit }).await?;
             }
             Action::DeadLetter { id, letters } => {
                 self.letters.push(id, letters, &self.context.budget);
@@ -684,7 +737,7 @@ impl<'a> Driver<'a> {
 
     fn spool_file(&mut self, file: FileId) -> Arc<SpoolFile> {
         let spool = &self.spool;
-        Arc::clone(self.spool_files.entry(file).or_insert_with(|| Arc::new(spool.file(&format!("{file:012}.data")))))
+        Arc::clone(self.spool_files.entry(file).or_insert_with(|| Arc::new(spool.file(file))))
     }
 
     async fn tell_journal(&self, command: JournalCommand) -> Result<(), TaskError> {

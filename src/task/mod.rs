@@ -6,9 +6,11 @@
 //! ```
 //!
 //! The core decides, the driver does. Consistency is the log's alone: whatever the driver loses by a crash is read again from
-//! low. Leaks that are accepted: spool files and temporary names of a dead process, deleted at the next start; parts of an
-//! unfinished multipart upload, deleted by the bucket's lifecycle rule.
+//! low, unless the spool still has it. Leaks that are accepted: spool files and temporary names of a dead process, adopted or
+//! deleted after the next start; parts of an unfinished multipart upload, deleted by the bucket's lifecycle rule.
 
+mod adopt;
+pub mod adoption;
 pub mod core;
 pub mod cut;
 pub mod driver;

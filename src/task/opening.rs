@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures::stream::{self, StreamExt, TryStreamExt};
 
+use super::adopt::{Adopted, Known, adopt};
 use super::cut::{self, Goal, Step};
 use super::driver::TaskContext;
 use super::error::TaskError;
@@ -19,6 +20,7 @@ use crate::ledger::{Entry, Identity, IntentId, Low, Pending, State, Token};
 use crate::log::journal::{Journal, read_state};
 use crate::pipeline::produce::ProduceError;
 use crate::pipeline::source::{At, Isolation, Kafka, Position, SourceError, TopicInfo};
+use crate::pipeline::spool::journal::Begin;
 use crate::pipeline::upload::{Found, find};
 use crate::store::Store;
 
@@ -46,6 +48,10 @@ pub struct Opened {
     pub compacted: bool,
     /// The cut to finish before anything else.
     pub cut: Option<BTreeMap<i32, i64>>,
+    /// What the last owner left in this machine's spool.
+    pub adopted: Option<Adopted>,
+    /// Heads the journal of the spool.
+    pub begin: Begin,
 }
 
 /// What a taken-over task is.
@@ -122,7 +128,11 @@ pub async fn open(
     check_unread(context, &state, &live_ends).await?;
     let missing = missing_objects(context.store.as_ref(), &context.environment, &state).await?;
     let compacted = is_compacted(context, &missing).await?;
-    let opened = Opened { journal, state, settings, partitions, missing, live_ends, compacted, cut };
+    let begin = Begin::new(&journal.token().0, &settings.record.hash, state.identity.incarnation);
+    let known = Known { state: &state, partitions: &partitions, missing: &missing, live_ends: &live_ends };
+    let predecessor = journal.predecessor().map(|token| token.0.clone());
+    let adopted = adopt(context, &begin, predecessor.as_deref(), known).await?;
+    let opened = Opened { journal, state, settings, partitions, missing, live_ends, compacted, cut, adopted, begin };
     Ok(Opening::Ready(Box::new(opened)))
 }
 

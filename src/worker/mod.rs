@@ -52,6 +52,9 @@ use crate::pipeline::source::{Kafka, SourceError};
 use crate::pipeline::spool::Spool;
 use crate::task::core::SNAPSHOT_EVERY;
 
+/// Time for tasks to come back to this worker after a start, other workers' leases included.
+const LEFT_STAYS: Duration = Duration::from_secs(600);
+
 /// How a worker runs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RunOptions {
@@ -103,7 +106,7 @@ pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: 
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let pool = CompressPool::start(worker.compression_threads.unwrap_or(cores)).map_err(|error| usage(&error))?;
     let stop = CancellationToken::new();
-    stop_on_signals(&stop).map_err(|error| usage(&error))?;
+    stop_on_signals(&stop, &spool).map_err(|error| usage(&error))?;
     // Before anybody hears that the worker is ready: without a listener the signal ends the process.
     let hangup = signal(SignalKind::hangup()).map_err(|error| usage(&error))?;
     let board =
@@ -145,10 +148,11 @@ pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: 
         let reloading = reload::watch(Arc::clone(&connectors), sources, hangup, told, stop.clone());
         (Some(tokio::spawn(Arc::clone(&connectors).follow())), Some(reloading))
     };
+    let forgetting = tokio::spawn(forget_left(Arc::clone(&shared.spool), stop.clone()));
     let bar = progress::show(&shared, &stop);
     let worst = connectors.ended().await;
     stop.cancel();
-    for task in following.into_iter().chain(reloading).chain([sampling]) {
+    for task in following.into_iter().chain(reloading).chain([sampling, forgetting]) {
         // They end by the stop; how changes nothing any more.
         let _ = task.await;
     }
@@ -160,6 +164,14 @@ pub async fn run(loaded: Loaded, options: RunOptions, sources: Sources, levels: 
     let _ = bar.await;
     server.ended().await;
     Ok(worst)
+}
+
+/// What tasks of the process before left in the spool, and no task of this one has taken by now, is another worker's to go on with.
+async fn forget_left(spool: Arc<Spool>, stop: CancellationToken) {
+    if stop.run_until_cancelled(tokio::time::sleep(LEFT_STAYS)).await.is_some() {
+        // Thousands of files may have to be deleted.
+        let _ = tokio::task::spawn_blocking(move || spool.forget_all_left()).await;
+    }
 }
 
 fn places(worker: &WorkerConfig, environment: &Environment, options: RunOptions) -> Places {
@@ -212,16 +224,18 @@ async fn connect(
 }
 
 /// SIGTERM and SIGINT ask to stop.
-fn stop_on_signals(stop: &CancellationToken) -> std::io::Result<()> {
+fn stop_on_signals(stop: &CancellationToken, spool: &Arc<Spool>) -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let stop = stop.clone();
+    let (stop, spool) = (stop.clone(), Arc::clone(spool));
     tokio::spawn(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
         tracing::info!("stopping: uploads in flight are finished, nothing new is decided");
+        // Before anything stops: what is open is left to the next process on this disk.
+        spool.keep();
         stop.cancel();
     });
     Ok(())

@@ -58,7 +58,7 @@ fn history(seed: u64, first: Option<u64>, second: Option<u64>, late_ms: u64, wat
             let deadline = Instant::now() + Duration::from_secs(8);
             tokio::select! {
                 () = worker.process.dead.cancelled() => {}
-                () = sleep_until(deadline) => worker.stop.cancel(),
+                () = sleep_until(deadline) => worker.ask_to_stop(),
             }
             let ended = timeout(Duration::from_secs(3_600), &mut worker.ended).await.unwrap().unwrap();
             steps[id as usize - 1] = worker.process.steps();

@@ -120,7 +120,7 @@ impl GroupHistory {
                 world.count("freeze");
                 self.members[chosen % count].process.freeze_until(Instant::now() + Duration::from_millis(ms));
             }
-            58..=62 => self.members[chosen % count].stop.cancel(),
+            58..=62 => self.members[chosen % count].ask_to_stop(),
             63..=69 => {
                 self.settings.change_tasks(&mut world.rng());
                 self.deploy(chosen);
@@ -194,7 +194,7 @@ impl GroupHistory {
         };
         for index in 0..restarted.min(self.members.len()) {
             if (chosen / 4 + index).is_multiple_of(2) {
-                self.members[index].stop.cancel();
+                self.members[index].ask_to_stop();
             } else {
                 self.members[index].crash();
             }
@@ -223,7 +223,7 @@ impl GroupHistory {
                     stop.cancel();
                 });
             } else {
-                member.stop.cancel();
+                member.ask_to_stop();
             }
         }
         let mut drained = false;

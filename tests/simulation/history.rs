@@ -178,7 +178,7 @@ impl History {
                 self.world.count("freeze");
                 freeze(&self.workers[chosen % count], ms);
             }
-            76..=82 => self.workers[chosen % count].stop.cancel(),
+            76..=82 => self.workers[chosen % count].ask_to_stop(),
             83..=85 => {
                 let by = self.random(0, 1_200_000) as i64 - 300_000;
                 self.world.count(if by < 0 { "clock jump back" } else { "clock jump forward" });

@@ -264,6 +264,15 @@ impl Kafka for SimKafka {
                 topic.partitions[partition as usize].baseline.get_or_insert(start);
             }
         }
+        for &(partition, start) in &request.starts {
+            let mut read_from = process.world.read_from();
+            let first = read_from.entry((process.id, partition)).or_insert(start);
+            *first = start.min(*first);
+        }
+        let low = |partition: i32| process.world.oracle().low(partition);
+        if request.starts.iter().any(|&(partition, start)| low(partition).is_some_and(|low| low < start)) {
+            process.world.count("spool adopted");
+        }
         process.world.trace(format_args!("{} reads from {:?}", process.id, request.starts));
         let reader = run(Arc::clone(process), request, events);
         tokio::spawn(async move { stopped.run_until_cancelled(reader).await });

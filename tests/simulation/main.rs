@@ -4,6 +4,7 @@
 //! its trace is printed.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::panic, reason = "this is test code")]
 
+mod disks;
 mod every_step;
 mod group;
 mod history;
@@ -49,12 +50,14 @@ const FAULTS: &[&str] = &[
     "entry sent twice",
     "object sent twice",
     "delete sent twice",
+    "disk found again",
     "operator died half-way",
     "request to Redis came late",
     "request to Redis lost",
     "retention below low",
     "retention passed low",
     "settings deployed",
+    "spool damaged",
     "spool failed",
     "store outage",
     "store refuses",
@@ -99,6 +102,7 @@ const RECOVERIES: &[&str] = &[
     "memory over its limit",
     "new partitions",
     "object finished by a former owner",
+    "object finished from the spool of a predecessor",
     "object met itself",
     "object of a predecessor found",
     "object rebuilt by a successor",
@@ -112,6 +116,7 @@ const RECOVERIES: &[&str] = &[
     "skipped offsets as a number and a sum",
     "skipped offsets as a range",
     "snapshot with pending intents",
+    "spool adopted",
     "spool over its limit",
     "stop cut short",
     "stopped",

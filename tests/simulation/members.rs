@@ -34,12 +34,13 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::disks::spool;
 use crate::kafka::SimKafka;
 use crate::mutated_store::MutatedStore;
 use crate::process::Process;
 use crate::redis::{Redis, SimRedis};
 use crate::store::SimStore;
-use crate::workers::{CONNECTOR, Limits, Plan, compress, environment, spool, worker_id};
+use crate::workers::{CONNECTOR, Limits, Plan, compress, environment, worker_id};
 use crate::world::Rng;
 
 /// How a worker is run.
@@ -78,7 +79,7 @@ impl Member {
             (skew, rng.between(1, 4), rng.between(0, 30_000), max_tasks)
         };
         let environment = environment(&world, skew_ms);
-        let (spool, budget) = (spool(plan.spool_bytes), Budget::new(plan.budget_bytes));
+        let (spool, budget) = (spool(&process, plan.mutation, plan.spool_bytes), Budget::new(plan.budget_bytes));
         let (jobs, queue) = mpsc::channel(4);
         let limits = Limits::new(&spool, &budget);
         tokio::spawn(compress(Arc::clone(&process), queue, plan.spool_fails && process.faulty, limits));
@@ -128,7 +129,12 @@ impl Member {
 
     /// kill -9, now.
     pub fn crash(&self) {
-        self.process.dead.cancel();
+        self.process.die();
+    }
+
+    pub fn ask_to_stop(&self) {
+        self.process.is_asked_to_stop();
+        self.stop.cancel();
     }
 
     /// Tasks that failed and wait for somebody, where nothing that happened explains it.

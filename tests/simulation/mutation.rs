@@ -42,6 +42,8 @@ pub enum Mutation {
     StartWrittenLate,
     /// Low follows what was fetched.
     PositionFetched,
+    /// A spool is taken for the last owner's, whoever left it.
+    SpoolOfAnotherOwner,
     /// As `Control`, in groups of workers.
     GroupControl,
     /// Who has a lease does not ask the log whether the task is still its own.
@@ -54,7 +56,7 @@ pub enum Mutation {
     MappingWithoutTakeover,
 }
 
-pub const ALL: [Mutation; 13] = [
+pub const ALL: [Mutation; 14] = [
     Mutation::NoFencing,
     Mutation::NoIntentBeforeUpload,
     Mutation::NoMarks,
@@ -64,6 +66,7 @@ pub const ALL: [Mutation; 13] = [
     Mutation::OtherRetries,
     Mutation::StartWrittenLate,
     Mutation::PositionFetched,
+    Mutation::SpoolOfAnotherOwner,
     Mutation::LeaseInsteadOfFencing,
     Mutation::NoCut,
     Mutation::ClosedStaysOpen,
@@ -91,7 +94,9 @@ impl Mutation {
     /// What becomes of records: the words of the violation.
     pub fn harm(self) -> &'static str {
         match self {
-            Self::NoRebuild | Self::StartWrittenLate | Self::PositionFetched => "is in no object",
+            Self::NoRebuild | Self::StartWrittenLate | Self::PositionFetched | Self::SpoolOfAnotherOwner => {
+                "is in no object"
+            }
             _ => " and in ",
         }
     }

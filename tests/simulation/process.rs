@@ -5,9 +5,10 @@
 //!
 //! The real task reaches the world through doors only, so that this is all there is to a crash, a SIGSTOP or a cut network.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
+use sluice::pipeline::spool::Spool;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +21,7 @@ pub struct Process {
     pub dead: CancellationToken,
     /// Requests of this process may fail.
     pub faulty: bool,
+    spool: Mutex<Weak<Spool>>,
     state: Mutex<State>,
 }
 
@@ -40,8 +42,32 @@ impl Process {
             world: Arc::clone(world),
             dead: CancellationToken::new(),
             faulty,
+            spool: Mutex::default(),
             state: Mutex::new(state),
         })
+    }
+
+    pub fn uses(&self, spool: &Arc<Spool>) {
+        *self.spool.lock().unwrap() = Arc::downgrade(spool);
+    }
+
+    /// kill -9, now: nothing of it runs any more, not even what would delete its files.
+    pub fn die(&self) {
+        self.keep_spool();
+        self.dead.cancel();
+    }
+
+    fn keep_spool(&self) {
+        if let Some(spool) = self.spool.lock().unwrap().upgrade() {
+            spool.keep();
+        }
+    }
+
+    /// It is asked to stop: as a whole, or it is only to give its tasks back.
+    pub fn is_asked_to_stop(&self) {
+        if self.world.disks().rng.chance(60) {
+            self.keep_spool();
+        }
     }
 
     /// It dies after so many steps more.
@@ -69,7 +95,7 @@ impl Process {
         let mut state = self.state.lock().unwrap();
         if state.dies_at.is_some_and(|at| state.steps >= at) {
             drop(state);
-            self.dead.cancel();
+            self.die();
         } else {
             state.steps += 1;
             if let Some((at, time)) = state.freezes_at

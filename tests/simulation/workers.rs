@@ -36,6 +36,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::disks::spool;
 use crate::kafka::{SimKafka, TOPIC};
 use crate::mutation::{Mutated, Mutation};
 use crate::process::Process;
@@ -206,7 +207,12 @@ impl Worker {
 
     /// kill -9, now.
     pub fn crash(&self) {
-        self.process.dead.cancel();
+        self.process.die();
+    }
+
+    pub fn ask_to_stop(&self) {
+        self.process.is_asked_to_stop();
+        self.stop.cancel();
     }
 }
 
@@ -217,7 +223,7 @@ pub fn context(process: &Arc<Process>, plan: &Plan, topic_info: watch::Receiver<
     let log: Arc<dyn LogDoor> = Arc::new(StoreLog::new(Arc::clone(&store), LOG_PATH));
     let log = Mutated::wrap(plan.mutation, log, process);
     let (jobs, queue) = mpsc::channel(4);
-    let (spool, budget) = (spool(plan.spool_bytes), Budget::new(plan.budget_bytes));
+    let (spool, budget) = (spool(process, plan.mutation, plan.spool_bytes), Budget::new(plan.budget_bytes));
     let limits = Limits::new(&spool, &budget);
     tokio::spawn(compress(Arc::clone(process), queue, plan.spool_fails && process.faulty, limits));
     let (skew_ms, uploads, timeout) = {
@@ -290,26 +296,6 @@ pub async fn accept_loss(world: &Arc<World>, plan: &Plan, id: u32, dies_after: O
             false
         }
     }
-}
-
-/// Spools are folders: each is used by one worker at a time, and again by later ones of the same size.
-pub fn spool(max_bytes: u64) -> Arc<Spool> {
-    thread_local! {
-        static SPOOLS: RefCell<(Option<tempfile::TempDir>, Vec<Arc<Spool>>)> = const { RefCell::new((None, Vec::new())) };
-    }
-    SPOOLS.with_borrow_mut(|(dir, spools)| {
-        let free = |spool: &&Arc<Spool>| Arc::strong_count(spool) == 1 && spool.max_bytes() == max_bytes;
-        if let Some(spool) = spools.iter().find(free) {
-            return Arc::clone(spool);
-        }
-        let dir = dir.get_or_insert_with(|| {
-            // Memory, where there is such a folder: a history writes thousands of files.
-            tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
-        });
-        let spool = Arc::new(Spool::open(&dir.path().join(spools.len().to_string()), max_bytes).unwrap());
-        spools.push(Arc::clone(&spool));
-        spool
-    })
 }
 
 /// What a worker's memory and disk are held to.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use sluice::clock::{Clock, Random};
 use tokio::time::Instant;
 
+use crate::disks::Disks;
 use crate::kafka::Topic;
 use crate::mutation::Belief;
 use crate::oracle::Oracle;
@@ -81,6 +82,9 @@ pub struct World {
     objects: Mutex<Objects>,
     oracle: Mutex<Oracle>,
     belief: Mutex<Belief>,
+    disks: Mutex<Disks>,
+    /// By process and partition: the least offset that it read from.
+    read_from: Mutex<BTreeMap<(u32, i32), i64>>,
     /// When the last request that is under way lands.
     landed_by: Mutex<Instant>,
     clock_jump_ms: AtomicI64,
@@ -108,6 +112,8 @@ impl World {
             objects: Mutex::default(),
             oracle: Mutex::default(),
             belief: Mutex::default(),
+            disks: Mutex::new(Disks::new(seed)),
+            read_from: Mutex::default(),
             landed_by: Mutex::new(Instant::now()),
             clock_jump_ms: AtomicI64::new(0),
             outage_until_ms: AtomicU64::new(0),
@@ -130,6 +136,14 @@ impl World {
 
     pub fn oracle(&self) -> MutexGuard<'_, Oracle> {
         lock(&self.oracle)
+    }
+
+    pub fn disks(&self) -> MutexGuard<'_, Disks> {
+        lock(&self.disks)
+    }
+
+    pub fn read_from(&self) -> MutexGuard<'_, BTreeMap<(u32, i32), i64>> {
+        lock(&self.read_from)
     }
 
     /// What mutated owners believe.

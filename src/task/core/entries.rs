@@ -24,6 +24,7 @@ impl Core {
         self.appending = false;
         self.state.apply(stored).map_err(|error| CoreError::Ledger(error.to_string()))?;
         self.entries_since_snapshot += 1;
+        self.spooled.told();
         match &stored.entry {
             Entry::Commit(commit) => {
                 let decided =
@@ -130,6 +131,7 @@ impl Core {
         }
         self.low_moved_since_ms = None;
         let seed = self.settings.topic_seed;
+        self.spooled.tells(&skipped);
         let skipped = skips::joined(skipped, skips::MAX_WAITING, seed);
         let waiting = self.state.skips.as_slice();
         // No file came along for long.
@@ -174,7 +176,8 @@ impl Core {
         let mut seen: BTreeMap<i32, Position> = BTreeMap::new();
         for (partition, last) in sealed.chain(passed) {
             let before = seen.get(&partition).or_else(|| self.state.seen.get(&partition));
-            if before.is_some_and(|before| before.offset > last) {
+            // What lies above the position was read by a predecessor: its epoch is not known to us.
+            if before.is_some_and(|before| before.offset > last) || last >= self.position(partition) {
                 continue;
             }
             if let Some(position) = self.epochs.after(partition, last) {

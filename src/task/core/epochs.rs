@@ -26,6 +26,17 @@ impl Epochs {
         }
     }
 
+    /// The epochs of offsets below `end`.
+    pub(super) fn below(&self, partition: i32, end: i64) -> Vec<(i64, Option<i32>)> {
+        let known = self.0.get(&partition).into_iter().flatten().copied();
+        known.take_while(|(first, _)| *first < end).collect()
+    }
+
+    /// As they were before.
+    pub(super) fn adopt(&mut self, epochs: &BTreeMap<i32, Vec<(i64, Option<i32>)>>) {
+        self.0 = epochs.iter().map(|(&partition, known)| (partition, known.iter().copied().collect())).collect();
+    }
+
     /// The position after the record at `offset`; `None` where its epoch is not known.
     pub(super) fn after(&self, partition: i32, offset: i64) -> Option<Position> {
         let known = self.0.get(&partition)?;

@@ -10,12 +10,14 @@ use crate::ledger::{Entry, IntentId};
 use crate::pipeline::lane::FileId;
 use crate::pipeline::produce::Outgoing;
 use crate::pipeline::spool::FinishedFile;
+use crate::pipeline::spool::journal::FileNote;
 
 /// What the driver is to do.
 #[derive(Debug)]
 pub enum Action {
     /// Compress and store a frame; answer with [`Core::on_stored`].
-    Compress { file: FileId, sequence: u32, buffer: FrameBuffer },
+    /// With a note, the spool's journal tells of it.
+    Compress { file: FileId, sequence: u32, buffer: FrameBuffer, note: Option<Box<FileNote>> },
     /// Append to the log; answer with [`Core::on_appended`]. One at a time.
     Append(Entry),
     /// Write these into the topic of dead letters; answer with [`Core::on_dead_lettered`].

@@ -14,6 +14,7 @@ impl Core {
                 frames.raw_in_flight = frames.raw_in_flight.saturating_sub(frame.raw_bytes);
             }
         };
+        self.spooled.stored(file, stored);
         self.stored_total += stored.iter().map(|frame| frame.stored_bytes).sum::<u64>();
         self.counters.frames += stored.len() as u64;
         self.raw_total += stored.iter().map(|frame| frame.raw_bytes).sum::<u64>();

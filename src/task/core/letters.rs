@@ -89,4 +89,9 @@ impl Letters {
     pub(super) fn is_empty(&self) -> bool {
         self.under_way.is_empty()
     }
+
+    /// Those that are under way.
+    pub(super) fn ids(&self) -> impl Iterator<Item = FileId> {
+        self.under_way.iter().copied()
+    }
 }

@@ -13,6 +13,7 @@ mod finishing;
 mod letters;
 mod records;
 mod skips;
+mod spooled;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -26,7 +27,9 @@ use letters::Letters;
 
 use entries::{DONE_WINDOW_MS, LOW_WINDOW_MS, SEAL_WINDOW_MS};
 use skips::Noted;
+use spooled::Spooled;
 
+use super::adoption::{AdoptedFile, Adoption};
 use super::files::{File, Files, Rebuild, Stage};
 use super::settings::TaskSettings;
 use crate::archive::frame::FrameBuffer;
@@ -54,6 +57,20 @@ enum Phase {
     Stopping,
 }
 
+/// What a takeover found beside the log's state.
+#[derive(Clone, Debug)]
+pub struct Taken<'a> {
+    /// Which are read.
+    pub partitions: &'a [i32],
+    /// Pending intents whose objects the store does not have; the others are done.
+    pub missing: &'a HashSet<IntentId>,
+    /// Where each partition ends now.
+    pub live_ends: BTreeMap<i32, i64>,
+    pub entries_since_snapshot: u64,
+    /// What the last owner left in the spool and this task goes on with.
+    pub adoption: Option<&'a Adoption>,
+}
+
 /// The deciding half of a task.
 #[derive(Debug)]
 pub struct Core {
@@ -72,6 +89,9 @@ pub struct Core {
     epochs: Epochs,
     /// Offsets above low that are in no lane.
     noted: Noted,
+    spooled: Spooled,
+    /// Decided files that lie whole in the spool, until the task begins.
+    adopted: Vec<FileId>,
     /// Files that are not done and tell of offsets that were left out, with the first of each partition.
     telling: BTreeMap<FileId, BTreeMap<i32, i64>>,
     letters: Letters,
@@ -104,18 +124,11 @@ pub struct Core {
 }
 
 impl Core {
-    /// A task as its takeover found it. `partitions`: which are read. `missing`: pending intents whose objects the store does not have; the others are done.
-    /// `live_ends`: where each partition ends now.
-    pub fn new(
-        settings: TaskSettings,
-        state: State,
-        partitions: &[i32],
-        missing: &HashSet<IntentId>,
-        live_ends: BTreeMap<i32, i64>,
-        entries_since_snapshot: u64,
-        now_ms: i64,
-    ) -> Self {
+    /// A task as its takeover found it.
+    pub fn new(settings: TaskSettings, state: State, taken: Taken<'_>, now_ms: i64) -> Self {
+        let Taken { partitions, missing, live_ends, entries_since_snapshot, adoption } = taken;
         let rotation = Rotation::new(&settings.connector.rotate);
+        let in_spool = |id: &IntentId| adoption.is_some_and(|adoption| adoption.decided.contains_key(id));
         let lows = partitions.iter().filter_map(|&p| state.low(p).map(|low| (p, low)));
         let positions = lows.collect();
         let mut core = Self {
@@ -123,13 +136,15 @@ impl Core {
             times: EventTimes::new(&settings.connector.time),
             lanes: Lanes::new(settings.reserved_names()),
             rotation,
-            recovery: Recovery::new(&state, |id| missing.contains(id)),
+            recovery: Recovery::new(&state, |id| missing.contains(id) && !in_spool(id)),
             holds: Holds::default(),
             files: Files::default(),
             rebuilds: BTreeMap::new(),
             positions,
             epochs: Epochs::default(),
             noted: Noted::default(),
+            spooled: Spooled::default(),
+            adopted: Vec::new(),
             telling: BTreeMap::new(),
             letters: Letters::default(),
             compacted: false,
@@ -137,7 +152,7 @@ impl Core {
             replay_until: live_ends,
             replay_deadline_ms: now_ms.saturating_add(rotation.interval_ms()),
             phase: Phase::Running,
-            next_file: 1,
+            next_file: adoption.map_or(0, |adoption| adoption.last_file) + 1,
             unlogged: Vec::new(),
             unlogged_since_ms: 0,
             undone: Vec::new(),
@@ -154,7 +169,10 @@ impl Core {
             settings,
             state,
         };
-        core.take_over_intents(missing, now_ms);
+        core.take_over_intents(missing, adoption.map(|adoption| &adoption.decided), now_ms);
+        if let Some(adoption) = adoption {
+            core.adopt(adoption);
+        }
         core
     }
 
@@ -170,10 +188,16 @@ impl Core {
         self
     }
 
-    fn take_over_intents(&mut self, missing: &HashSet<IntentId>, now_ms: i64) {
+    fn take_over_intents(
+        &mut self,
+        missing: &HashSet<IntentId>,
+        in_spool: Option<&BTreeMap<IntentId, AdoptedFile>>,
+        now_ms: i64,
+    ) {
         let pending: Vec<Pending> = self.state.intents.values().cloned().collect();
         for Pending { log_number, intent } in pending {
-            let file = self.new_file();
+            let adopted = in_spool.and_then(|files| files.get(&intent.id));
+            let file = adopted.map_or_else(|| self.new_file(), |adopted| adopted.file);
             for &partition in intent.ranges.keys() {
                 if let Some((first, _)) = self.state.span(&intent, partition) {
                     self.holds.hold(file, partition, first);
@@ -183,8 +207,15 @@ impl Core {
             let is_missing = missing.contains(&intent.id);
             let id = intent.id.clone();
             let stage = if is_missing { Stage::Logged { number: log_number } } else { Stage::Uploaded };
-            self.files.insert(file, File::new(intent, stage));
-            if is_missing {
+            let mut closed = File::new(intent, stage);
+            if let Some(adopted) = adopted {
+                closed.complete = true;
+                closed.frames = adopted.frames();
+            }
+            self.files.insert(file, closed);
+            if adopted.is_some() {
+                self.adopted.push(file);
+            } else if is_missing {
                 self.rebuilds.insert(id, Rebuild::new(file));
             } else {
                 self.undone.push(file);
@@ -204,6 +235,9 @@ impl Core {
     /// As [`Core::on_block`].
     pub fn begin(&mut self, now_ms: i64) -> Result<(), CoreError> {
         self.complete_rebuilds(now_ms)?;
+        for file in std::mem::take(&mut self.adopted) {
+            self.finish_if_stored(file);
+        }
         self.next_append(now_ms);
         Ok(())
     }
@@ -225,10 +259,9 @@ impl Core {
     pub fn stop(&mut self, now_ms: i64) {
         self.phase = Phase::Stopping;
         if !self.appending {
-            // Never logged, so never decided: the next owner reads these records again.
+            // Never logged, so never decided: the next owner reads these records again, or finds them in the spool.
             for file in std::mem::take(&mut self.unlogged) {
                 self.files.remove(file);
-                self.actions.push(Action::Discard { file });
             }
         }
         self.next_append(now_ms);
@@ -261,7 +294,7 @@ impl Core {
             Phase::Failing => {
                 log_is_still && self.letters.is_empty() && self.unlogged.is_empty() && self.files.none_in_upload()
             }
-            Phase::Stopping => log_is_still && self.files.none_in_upload(),
+            Phase::Stopping => log_is_still && self.files.none_in_upload() && !self.parks(),
         }
     }
 

@@ -16,6 +16,10 @@ impl Core {
         let partition = block.partition;
         let position = self.position(partition);
         let end = self.ends.as_ref().map_or(i64::MAX, |ends| ends.get(&partition).copied().unwrap_or(0));
+        if block.next_offset > position {
+            // First: a frame that is cut in the middle of a block says with which epoch it was read.
+            self.epochs.read(block, position);
+        }
         let splitter = Arc::clone(&self.splitter);
         let mut records = 0;
         let mut reached = position;
@@ -39,7 +43,6 @@ impl Core {
             self.note(partition, reached, next - 1, SkipReason::Hole);
         }
         if next > position {
-            self.epochs.read(block, position);
             self.positions.insert(partition, next);
             self.low_moved_since_ms.get_or_insert(now_ms);
         }
@@ -130,6 +133,9 @@ impl Core {
             self.holds.hold(lane.file, record.partition, record.offset);
         }
         lane.ranges.push(record);
+        if lane.buffer.is_empty() {
+            lane.buffered_since_ms = now_ms;
+        }
         let before = lane.buffer.memory_bytes();
         lane.buffer.push(
             self.settings.connector.format,
@@ -166,9 +172,11 @@ impl Core {
         let sequence = lane.frames.cut;
         lane.frames.cut += 1;
         lane.frames.raw_in_flight += buffer.len() as u64;
+        self.spooled.cut(file, sequence, &buffer);
+        let note = Some(Box::new(spooled::note(lane, &self.epochs)));
         self.lanes.recount(file);
         self.counters.bytes_raw += buffer.len() as u64;
-        self.actions.push(Action::Compress { file, sequence, buffer });
+        self.actions.push(Action::Compress { file, sequence, buffer, note });
     }
 
     pub(super) fn cut_closed(&mut self, file: FileId, buffer: FrameBuffer) {
@@ -183,7 +191,7 @@ impl Core {
         });
         if let Some(sequence) = sequence {
             self.counters.bytes_raw += raw_len;
-            self.actions.push(Action::Compress { file, sequence, buffer });
+            self.actions.push(Action::Compress { file, sequence, buffer, note: None });
         }
     }
 

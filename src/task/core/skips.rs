@@ -57,6 +57,22 @@ impl Noted {
         stretches.rev().fold(low, |low, known| if known.last >= low { low.min(known.first) } else { low })
     }
 
+    /// What was noted before.
+    pub(super) fn adopt(&mut self, noted: Vec<Skipped>) {
+        for skipped in noted {
+            self.0.entry(skipped.partition).or_default().push_back(skipped);
+        }
+    }
+
+    /// What lies below offsets that [`Noted::floor`] gave.
+    pub(super) fn below(&self, offsets: &BTreeMap<i32, i64>) -> Vec<Skipped> {
+        let below = |(&partition, &offset): (&i32, &i64)| {
+            let noted = self.0.get(&partition).into_iter().flatten().take_while(move |known| known.first < offset);
+            noted.map(move |known| Skipped { last: known.last.min(offset - 1), ..*known })
+        };
+        offsets.iter().flat_map(below).collect()
+    }
+
     /// Takes out what lies below a low that [`Noted::floor`] gave.
     pub(super) fn take_below(&mut self, partition: i32, low: i64) -> Vec<Skipped> {
         let Some(noted) = self.0.get_mut(&partition) else { return Vec::new() };

@@ -218,7 +218,15 @@ impl Oracle {
         let intent = self.attempts.get(key).and_then(|(intent, _)| intent.clone());
         if let Some(Decided { by, log, .. }) = intent.and_then(|intent| self.decided.get(&intent)) {
             if *by != process {
-                world.count("object rebuilt by a successor");
+                let read_from = world.read_from();
+                let is_read = |&(partition, offset, _): &Place| {
+                    read_from.get(&(process, partition)).is_some_and(|&first| first <= offset)
+                };
+                world.count(if records.iter().all(is_read) {
+                    "object rebuilt by a successor"
+                } else {
+                    "object finished from the spool of a predecessor"
+                });
             }
             let owner = self.log(log).and_then(|state| state.owner.as_ref());
             if owner.is_some_and(|owner| owner.worker != worker_id(process)) {

@@ -2,25 +2,36 @@
 //!
 //! Owns: one growing file per open lane, frames in their order, the index entries that go with them, the tail, leftovers of
 //! dead processes.
-//! Does not own: what a frame holds, when a file is finished.
+//! Does not own: what a frame holds, when a file is finished, whether leftovers may be used.
 //!
 //! A spool file is the object as it will lie in the store: frames, then the tail. The folder of a task is
-//! `<spool>/tasks/<connector>/<topic>/<task>/<token>`, locked by nobody but the token: a new owner has a new one.
+//! `<spool>/tasks/<connector>/<topic>/<task>/<token>`, locked by nobody but the token: a new owner has a new one. A journal in it
+//! ([`journal`]) says what the files hold. What a process leaves is under `<spool>/left` while the next one runs, until its task
+//! takes it or it is forgotten.
+
+mod adopt;
+pub mod journal;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+pub use adopt::{Adopted, Left};
+
+use self::journal::{Begin, FileNote, Floor, Frame, Journal};
+use super::lane::FileId;
 use crate::archive::codec::Codec;
 use crate::archive::frame::FrameMeta;
 use crate::archive::index::{self, FileFacts};
 
-/// Everything in the spool's directory but the lock.
+/// What this process has in the spool's directory, and what the one before had.
 const TASKS_FOLDER: &str = "tasks";
+const LEFT_FOLDER: &str = "left";
+const JOURNAL: &str = "journal";
 /// Index entries above this many bytes go to disk, so that an open lane stays small.
 const META_IN_MEMORY_BYTES: usize = 4096;
 
@@ -43,14 +54,25 @@ pub struct SpoolError {
 #[derive(Debug)]
 pub struct Spool {
     dir: PathBuf,
+    left: PathBuf,
     max_bytes: u64,
-    used_bytes: Arc<AtomicU64>,
+    /// Of what the process before left.
+    left_bytes: AtomicU64,
+    shared: Arc<Shared>,
     /// Held as long as the worker lives.
     _lock: File,
 }
 
+#[derive(Debug, Default)]
+struct Shared {
+    used_bytes: AtomicU64,
+    /// Nothing is deleted any more.
+    kept: AtomicBool,
+}
+
 impl Spool {
-    /// Opens the folder, locks it and deletes what dead processes left. Blocks for some seconds where another process has the lock.
+    /// Opens the folder, locks it and puts what dead processes left aside. Blocks for some seconds where another process has the
+    /// lock.
     ///
     /// # Errors
     /// Another process goes on using it, or it can't be written.
@@ -69,38 +91,70 @@ impl Spool {
             }
             fs::TryLockError::Error(error) => fail("can't be locked", error),
         })?;
-        // Only this folder is ours; what else lies in the directory is left alone.
-        let tasks = dir.join(TASKS_FOLDER);
-        match fs::remove_dir_all(&tasks) {
+        // Only these folders are ours; what else lies in the directory is left alone.
+        let (tasks, left) = (dir.join(TASKS_FOLDER), dir.join(LEFT_FOLDER));
+        remove(&left).map_err(|error| fail("leftovers can't be deleted", error))?;
+        match fs::rename(&tasks, &left) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(fail("leftovers can't be deleted", error));
+                return Err(fail("leftovers can't be put aside", error));
             }
             _ => {}
         }
-        Ok(Self { dir: tasks, max_bytes, used_bytes: Arc::default(), _lock: lock })
+        let left_bytes = AtomicU64::new(bytes_in(&left));
+        Ok(Self { dir: tasks, left, max_bytes, left_bytes, shared: Arc::default(), _lock: lock })
     }
 
+    /// What this process has and what the one before left.
     pub fn used_bytes(&self) -> u64 {
-        self.used_bytes.load(Ordering::Relaxed)
+        self.shared.used_bytes.load(Ordering::Relaxed) + self.left_bytes.load(Ordering::Relaxed)
     }
 
     pub fn max_bytes(&self) -> u64 {
         self.max_bytes
     }
 
+    /// The process ends: what lies here from now on stays for the next one.
+    pub fn keep(&self) {
+        self.shared.kept.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_kept(&self) -> bool {
+        self.shared.kept.load(Ordering::Relaxed)
+    }
+
     /// The folder of one ownership of a task.
     ///
     /// # Errors
     /// The folder can't be created.
-    pub fn task(&self, connector: &str, topic: &str, task: u32, token: &str) -> Result<TaskSpool, SpoolError> {
-        let dir = self.dir.join(connector).join(topic).join(task.to_string()).join(token);
-        fs::create_dir_all(&dir).map_err(|source| SpoolError {
-            path: dir.clone(),
-            what: "can't be created",
-            source,
-        })?;
-        Ok(TaskSpool { dir, used_bytes: Arc::clone(&self.used_bytes) })
+    pub fn task(&self, connector: &str, topic: &str, task: u32, begin: Begin) -> Result<TaskSpool, SpoolError> {
+        let dir = task_folder(&self.dir, connector, topic, task).join(&begin.token);
+        let fail = |source| SpoolError { path: dir.clone(), what: "can't be created", source };
+        fs::create_dir_all(&dir).map_err(fail)?;
+        let journal = Journal::create(dir.join(JOURNAL), begin).map_err(fail)?;
+        Ok(TaskSpool { journal: Arc::new(journal), shared: Arc::clone(&self.shared), dir })
     }
+}
+
+fn task_folder(dir: &Path, connector: &str, topic: &str, task: u32) -> PathBuf {
+    dir.join(connector).join(topic).join(task.to_string())
+}
+
+fn remove(dir: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Of all files below; what can't be looked at counts nothing.
+fn bytes_in(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => bytes_in(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
 }
 
 #[allow(
@@ -117,43 +171,63 @@ fn lock_within(lock: &File, wait: Duration) -> Result<(), fs::TryLockError> {
     }
 }
 
-/// The spool of one ownership of a task; deleted with it.
+/// The spool of one ownership of a task; deleted with it, unless it is kept.
 #[derive(Debug)]
 pub struct TaskSpool {
     dir: PathBuf,
-    used_bytes: Arc<AtomicU64>,
+    journal: Arc<Journal>,
+    shared: Arc<Shared>,
 }
 
 impl TaskSpool {
     /// A new, empty file; nothing is on disk before the first frame.
-    pub fn file(&self, name: &str) -> SpoolFile {
+    pub fn file(&self, id: FileId) -> SpoolFile {
         SpoolFile {
-            path: self.dir.join(name),
-            used_bytes: Arc::clone(&self.used_bytes),
+            id,
+            path: data_path(&self.dir, id),
+            journal: Arc::clone(&self.journal),
+            shared: Arc::clone(&self.shared),
             inner: Mutex::new(Inner::default()),
         }
+    }
+
+    /// Writes down from where on the next process would have to read.
+    ///
+    /// # Errors
+    /// The disk is full or broken.
+    pub fn write_floor(&self, floor: Floor) -> Result<(), SpoolError> {
+        let path = || self.journal.path().to_owned();
+        self.journal.floor(floor).map_err(|source| SpoolError { path: path(), what: "can't be written", source })
     }
 }
 
 impl Drop for TaskSpool {
     fn drop(&mut self) {
-        // What stays is deleted at the next start.
-        let _ = fs::remove_dir_all(&self.dir);
+        if !self.shared.kept.load(Ordering::Relaxed) {
+            // What stays is deleted at the next start.
+            let _ = fs::remove_dir_all(&self.dir);
+        }
     }
+}
+
+fn data_path(dir: &Path, id: FileId) -> PathBuf {
+    dir.join(format!("{id:012}.data"))
 }
 
 /// One file in the making. Frames may arrive out of order; they are written in order.
 #[derive(Debug)]
 pub struct SpoolFile {
+    id: FileId,
     path: PathBuf,
-    used_bytes: Arc<AtomicU64>,
+    journal: Arc<Journal>,
+    shared: Arc<Shared>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
     next_sequence: u32,
-    parked: BTreeMap<u32, (Vec<u8>, Vec<FrameMeta>)>,
+    parked: BTreeMap<u32, Parked>,
     data_bytes: u64,
     /// CRC32C of the data so far.
     data_crc: u32,
@@ -161,6 +235,14 @@ struct Inner {
     meta: Vec<u8>,
     /// Bytes and CRC32C of the index entries that are on disk.
     meta_on_disk: Option<(u64, u32)>,
+}
+
+/// A compressed frame, or some that were cut at once, whose turn has not come.
+#[derive(Debug)]
+struct Parked {
+    frame: Vec<u8>,
+    meta: Vec<FrameMeta>,
+    note: Option<FileNote>,
 }
 
 /// A frame that is in the spool now.
@@ -199,7 +281,8 @@ impl SpoolFile {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a compressed frame, or some that were cut at once; returns what reached the disk by it, itself among it or not.
+    /// Takes a compressed frame, or some that were cut at once; returns what reached the disk by it, itself among it or not. With a
+    /// note, the journal tells of it.
     ///
     /// # Errors
     /// The disk is full or broken. The file is then unusable.
@@ -208,43 +291,53 @@ impl SpoolFile {
         sequence: u32,
         frame: Vec<u8>,
         meta: Vec<FrameMeta>,
+        note: Option<FileNote>,
     ) -> Result<Vec<FrameStored>, SpoolError> {
         let mut inner = self.lock();
-        inner.parked.insert(sequence, (frame, meta));
+        inner.parked.insert(sequence, Parked { frame, meta, note });
         let mut stored = Vec::new();
-        while let Some((bytes, meta)) = {
+        while let Some(Parked { frame: bytes, meta, note }) = {
             let next = inner.next_sequence;
             inner.parked.remove(&next)
         } {
             self.append(&self.path, &bytes).map_err(self.fail("can't be written"))?;
-            let mut offset = inner.data_bytes;
+            let (mut entries, mut offset) = (Vec::new(), inner.data_bytes);
             for meta in &meta {
-                index::append_frame(&mut inner.meta, offset, meta);
+                index::append_frame(&mut entries, offset, meta);
                 offset += meta.stored_len;
             }
-            if inner.meta.len() > META_IN_MEMORY_BYTES {
-                let entries = std::mem::take(&mut inner.meta);
-                self.append(&self.meta_path(), &entries).map_err(self.fail("index entries can't be written"))?;
-                let (bytes, crc) = inner.meta_on_disk.unwrap_or_default();
-                inner.meta_on_disk = Some((bytes + entries.len() as u64, crc32c::crc32c_append(crc, &entries)));
-                self.count(&mut inner, entries.len() as u64);
-            }
+            self.add_index(&mut inner, &entries)?;
             inner.data_bytes += bytes.len() as u64;
             inner.data_crc = crc32c::crc32c_append(inner.data_crc, &bytes);
             self.count(&mut inner, bytes.len() as u64);
-            stored.push(FrameStored {
-                sequence: inner.next_sequence,
-                stored_bytes: bytes.len() as u64,
-                raw_bytes: meta.iter().map(|meta| meta.raw_len).sum(),
-            });
+            let sequence = inner.next_sequence;
+            let raw_bytes = meta.iter().map(|meta| meta.raw_len).sum();
+            stored.push(FrameStored { sequence, stored_bytes: bytes.len() as u64, raw_bytes });
             inner.next_sequence += 1;
+            if let Some(note) = note {
+                let (bytes, crc) = (inner.data_bytes, inner.data_crc);
+                let frame = Frame { file: self.id, sequence, bytes, crc, raw: raw_bytes, note };
+                self.journal.frame(frame, &entries).map_err(self.fail("has a journal that can't be written"))?;
+            }
         }
         Ok(stored)
     }
 
+    fn add_index(&self, inner: &mut Inner, entries: &[u8]) -> Result<(), SpoolError> {
+        inner.meta.extend_from_slice(entries);
+        if inner.meta.len() > META_IN_MEMORY_BYTES {
+            let entries = std::mem::take(&mut inner.meta);
+            self.append(&self.meta_path(), &entries).map_err(self.fail("index entries can't be written"))?;
+            let (bytes, crc) = inner.meta_on_disk.unwrap_or_default();
+            inner.meta_on_disk = Some((bytes + entries.len() as u64, crc32c::crc32c_append(crc, &entries)));
+            self.count(inner, entries.len() as u64);
+        }
+        Ok(())
+    }
+
     fn count(&self, inner: &mut Inner, bytes: u64) {
         inner.disk_bytes += bytes;
-        self.used_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.shared.used_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Opened for each frame: ten thousand open lanes need no descriptors.
@@ -346,7 +439,11 @@ impl SpoolFile {
 impl Drop for SpoolFile {
     fn drop(&mut self) {
         let inner = self.inner.get_mut().unwrap_or_else(PoisonError::into_inner);
-        self.used_bytes.fetch_sub(inner.disk_bytes, Ordering::Relaxed);
+        self.shared.used_bytes.fetch_sub(inner.disk_bytes, Ordering::Relaxed);
+        if self.shared.kept.load(Ordering::Relaxed) {
+            return;
+        }
+        self.journal.forget(self.id);
         for path in [self.path.clone(), self.meta_path(), self.path.with_extension("idx"), self.sorted_path()] {
             // Nothing is there where no frame was written; what can't be deleted is at the next start.
             let _ = fs::remove_file(path);
@@ -355,5 +452,4 @@ impl Drop for SpoolFile {
 }
 
 #[cfg(test)]
-#[path = "spool_tests.rs"]
 mod tests;
