@@ -1,7 +1,7 @@
 # The commands of the README. Each does its own set-up; what it fetches or builds once lies in $SLUICE_DEV_DIR
 # (default ~/.cache/sluice-dev). docs/development.md says more.
 
-.PHONY: help build demo test simulation soak fuzz bench bench-peers instructions idle long-run check advisories package services stop
+.PHONY: help build demo test simulation soak fuzz bench bench-peers instructions idle long-run dashboard-picture check advisories package services stop
 
 HISTORIES ?= 1000000
 KILLS ?= 200
@@ -9,7 +9,7 @@ KILLS ?= 200
 simulation: SEED ?= 1
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1@/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "  make %-17s %s\n", $$1, $$2 }'
 
 package: ## a tarball and a .deb (OUT=.. for where)
 	dev/package
@@ -46,6 +46,9 @@ idle: ## what a worker costs that has nothing to do, against a real Kafka and Re
 
 long-run: ## hours of steady load: does anything grow? (HOURS=2 OUTPUT=long-run)
 	dev/long-run $(or $(HOURS),2) $(or $(OUTPUT),long-run)
+
+dashboard-picture: ## docs/pictures/dashboard.svg: the Grafana dashboard drawn from a real Prometheus (MINUTES=5 STORE=minio)
+	dev/dashboard-picture
 
 check: ## formatting, lints, dependencies' licences and sources
 	cargo fmt --check

@@ -1,7 +1,7 @@
 """Asks a Prometheus each query of a Grafana dashboard: `dashboard_check.py DASHBOARD PROMETHEUS_URL`.
 
-Fails where a query is refused, or answers nothing although the worker has archived something. Owns: the queries. Does not
-own: the Prometheus and the worker that it has scraped (tests/monitoring.rs)."""
+Fails where a query is refused, or answers nothing although the worker has archived something. Owns: the queries, and how they are asked
+(dashboard_picture.py draws the answers). Does not own: the Prometheus and the worker that it has scraped (tests/monitoring.rs)."""
 
 import json
 import sys
@@ -9,16 +9,26 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+# As Grafana has them for all connectors, and a data source that says nothing of its interval of 15 seconds.
+VARIABLES = {"$connector": ".*", "$__rate_interval": "1m"}
+
+
+def query_of(target):
+    query = target["expr"]
+    for name, value in VARIABLES.items():
+        query = query.replace(name, value)
+    return query
+
 
 def queries(dashboard):
     for panel in dashboard["panels"]:
         for target in panel.get("targets", []):
-            query = target["expr"].replace("$connector", ".*").replace("$__rate_interval", "1m")
-            yield panel["title"], query
+            yield panel["title"], query_of(target)
 
 
-def ask(url, query):
-    address = f"{url}/api/v1/query?" + urllib.parse.urlencode({"query": query})
+def ask(url, query, path="query", **more):
+    """The series that the answer has; `query_range` wants start, end and step as well."""
+    address = f"{url}/api/v1/{path}?" + urllib.parse.urlencode({"query": query, **more})
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             return json.load(answer)["data"]["result"]
