@@ -156,8 +156,60 @@ fn bytes_that_changed_in_the_spool_never_become_an_object() {
     finish(&setup, load, member);
 }
 
+/// The journals of a spool, as text.
+fn journals(folder: &Path) -> String {
+    let mut all = String::new();
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            all += &journals(&path);
+        } else if path.ends_with("journal") {
+            all += &String::from_utf8_lossy(&fs::read(path).unwrap_or_default());
+        }
+    }
+    all
+}
+
+/// After a stop nothing that was open is read again, after kill -9 what had not reached the spool.
 #[test]
-fn what_a_dead_process_left_is_deleted_and_nothing_else() {
+fn a_restart_goes_on_with_what_the_spool_holds() {
+    let Some(kafka) = service("SLUICE_TEST_KAFKA") else { return };
+    let topic = unique("adopted");
+    let load = Load::start(&kafka, &topic, 2, 4_000);
+    let large = LARGE.replace("96KiB", "64MiB");
+    let setup = Setup::new(&kafka, &topic, &Sink::File, &large);
+    let mut first = member(&setup);
+    wait_until(|| !data(&setup.spool()).is_empty(), || first.running.last_lines());
+    let held_up = load.pause();
+    let read = |member: &Member| {
+        let status = member.status().unwrap_or_default();
+        let mut partitions = ["0", "1"].into_iter().map(|partition| &status["tasks"][0]["partitions"][partition]);
+        partitions.all(|partition| {
+            partition["position"] == partition["end"]
+                && partition["position"].as_i64().is_some_and(|position| position > 0)
+        })
+    };
+    wait_until(|| read(&first), || first.running.last_lines());
+    assert!(first.running.terminate().success());
+    assert_eq!(objects(&setup), 0, "nothing was due");
+    let mut second = member(&setup);
+    second.running.wait_for("the spool is adopted");
+    wait_until(|| read(&second), || second.running.last_lines());
+    let status = second.status().unwrap();
+    assert_eq!(status["tasks"][0]["partitions"]["0"]["low"], 0, "{status}");
+    assert_eq!(second.records_read(), 0, "all of it was in the spool");
+    drop(held_up);
+    let floors = || journals(&setup.spool()).matches("{\"floor\"").count();
+    let before = floors();
+    wait_until(|| floors() > before + 1, || second.running.last_lines());
+    second.running.kill();
+    let mut third = member(&setup);
+    third.running.wait_for("the spool is adopted");
+    finish(&setup, load, third);
+}
+
+#[test]
+fn what_a_dead_process_left_is_taken_or_deleted_and_nothing_else() {
     let Some(kafka) = service("SLUICE_TEST_KAFKA") else { return };
     let topic = unique("leftovers");
     let load = Load::start(&kafka, &topic, 2, 4_000);

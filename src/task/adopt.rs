@@ -51,7 +51,7 @@ pub async fn adopt(
 ) -> Result<Option<Adopted>, TaskError> {
     let (connector, topic, task) = (context.connector.name.as_str(), context.topic.as_str(), context.task);
     let left = match predecessor {
-        Some(token) => blocking(|| context.spool.left(connector, topic, task, token))?,
+        Some(token) => blocking(|| context.spool.left(connector, topic, task, token)),
         None => None,
     };
     let adopted = match &left {

@@ -69,10 +69,15 @@ pub fn spool(process: &Process, mutation: Mutation, max_bytes: u64) -> Arc<Spool
     let at = if again {
         // Mostly that of the last owner.
         let is_owners =
-            |at: &&usize| owner.as_ref().is_some_and(|owner| owner.worker == worker_id(disks.disks[**at].process));
-        let owners = free.iter().find(is_owners).copied();
+            |at: usize| owner.as_ref().is_some_and(|owner| owner.worker == worker_id(disks.disks[at].process));
+        let owners = free.iter().copied().find(|&at| is_owners(at));
+        let another = free.iter().copied().rev().find(|&at| !is_owners(at));
         let any = free[disks.rng.below(free.len() as u64) as usize];
-        if disks.rng.chance(70) { owners.unwrap_or(any) } else { any }
+        match mutation {
+            Mutation::SpoolOfAnotherOwner => another.unwrap_or(any),
+            _ if disks.rng.chance(70) => owners.unwrap_or(any),
+            _ => any,
+        }
     } else {
         disks.disks.push(Disk { dir: new_folder(), spool: Weak::new(), process: 0 });
         disks.disks.len() - 1

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -233,11 +235,26 @@ impl Group {
 }
 
 impl Member {
-    /// The worker's status; `None` while it has no address yet.
-    pub fn status(&self) -> Option<serde_json::Value> {
+    fn address(&self) -> Option<String> {
         let log = self.running.log();
         let line = log.lines().find(|line| line.contains("http listens"))?;
-        let address = line.split("address=").nth(1)?.split_whitespace().next()?.to_owned();
+        Some(line.split("address=").nth(1)?.split_whitespace().next()?.to_owned())
+    }
+
+    /// Records that it has read since it was started.
+    pub fn records_read(&self) -> u64 {
+        let mut connection = TcpStream::connect(self.address().unwrap()).unwrap();
+        connection.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let values = answer.lines().filter(|line| line.starts_with("sluice_records_read_total"));
+        values.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    }
+
+    /// The worker's status; `None` while it has no address yet.
+    pub fn status(&self) -> Option<serde_json::Value> {
+        let address = self.address()?;
         let output = Command::new(env!("CARGO_BIN_EXE_sluice"))
             .args(["status", "--json", "--url", &format!("http://{address}")])
             .output()

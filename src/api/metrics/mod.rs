@@ -59,12 +59,17 @@ pub struct TaskMetrics {
 
 impl TaskMetrics {
     pub fn new(connector: &str, topic: &str, task: u32) -> Self {
-        Self {
+        let metrics = Self {
             connector: connector.to_owned(),
             topic: topic.to_owned(),
             task: task.to_string(),
             partitions: Mutex::default(),
+        };
+        // From zero on, or Prometheus would not see the first of them as an increase.
+        for rare in [TAKEOVERS, TASK_RESTARTS] {
+            counter!(rare, &metrics.labels()).increment(0);
         }
+        metrics
     }
 
     fn labels(&self) -> [(&'static str, String); 2] {

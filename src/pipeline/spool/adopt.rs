@@ -23,17 +23,18 @@ pub struct Left {
 
 impl Spool {
     /// What the ownership of this token left here, if its journal can be read.
-    ///
-    /// # Errors
-    /// The disk is broken.
-    pub fn left(&self, connector: &str, topic: &str, task: u32, token: &str) -> Result<Option<Left>, SpoolError> {
+    pub fn left(&self, connector: &str, topic: &str, task: u32, token: &str) -> Option<Left> {
         let dir = task_folder(&self.left, connector, topic, task).join(token);
-        let read = match journal::read(&dir.join(JOURNAL)) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            read => read.map_err(|source| SpoolError { path: dir.clone(), what: "can't be read", source })?,
-        };
-        // A folder that was copied by hand tells of another ownership.
-        Ok(read.filter(|found| found.begin.token == token).map(|journal| Left { dir, journal }))
+        match journal::read(&dir.join(JOURNAL)) {
+            // A folder that was copied by hand tells of another ownership.
+            Ok(found) => found.filter(|found| found.begin.token == token).map(|journal| Left { dir, journal }),
+            Err(error) => {
+                if error.kind() != io::ErrorKind::NotFound {
+                    tracing::warn!(dir = %dir.display(), %error, "what was left in the spool can't be read");
+                }
+                None
+            }
+        }
     }
 
     /// Deletes what was left of a task.

@@ -154,7 +154,7 @@ fn write(file: &SpoolFile, sequence: u32, text: &str) {
 }
 
 fn adopt(spool: &Spool, files: &[FileId]) -> Result<Adopted, String> {
-    let left = spool.left("c", "t", 0, "first").unwrap().unwrap();
+    let left = spool.left("c", "t", 0, "first").unwrap();
     spool.adopt(&left, files, ("c", "t", 0), begin("second"), floor(6)).unwrap()
 }
 
@@ -170,11 +170,11 @@ fn a_spool_goes_from_process_to_process() {
     {
         let spool = Spool::open(dir.path(), 1 << 20).unwrap();
         let left_bytes = spool.used_bytes();
-        let left = spool.left("c", "t", 0, "first").unwrap().unwrap();
+        let left = spool.left("c", "t", 0, "first").unwrap();
         assert_eq!(left.journal.floor, Some(floor(5)));
         let files: Vec<_> = left.journal.files.iter().map(|(&id, file)| (id, file.frames, file.raw_bytes)).collect();
         assert_eq!(files, [(3, 2, 20), (7, 2, 20)]);
-        assert!(spool.left("c", "t", 0, "another").unwrap().is_none());
+        assert!(spool.left("c", "t", 0, "another").is_none());
         let adopted = adopt(&spool, &[7]).unwrap();
         assert!(!data_of(dir.path(), "second", 3).exists());
         assert!(spool.used_bytes() < left_bytes, "{} of {left_bytes}", spool.used_bytes());
@@ -183,7 +183,7 @@ fn a_spool_goes_from_process_to_process() {
         spool.keep();
     }
     let spool = Spool::open(dir.path(), 1 << 20).unwrap();
-    let left = spool.left("c", "t", 0, "second").unwrap().unwrap();
+    let left = spool.left("c", "t", 0, "second").unwrap();
     assert_eq!((left.journal.files[&7].frames, left.journal.floor.clone()), (3, Some(floor(6))));
     let adopted = spool.adopt(&left, &[7], ("c", "t", 0), begin("third"), floor(6)).unwrap().unwrap();
     let finished = adopted.files[&7].finish(Codec::Lz4, &facts()).unwrap();
@@ -280,7 +280,7 @@ fn what_nobody_takes_is_forgotten() {
     spool.forget_left("c", "another", 0);
     assert!(spool.used_bytes() > 0);
     spool.forget_left("c", "t", 0);
-    assert_eq!((spool.used_bytes(), spool.left("c", "t", 0, "first").unwrap().is_none()), (0, true));
+    assert_eq!((spool.used_bytes(), spool.left("c", "t", 0, "first").is_none()), (0, true));
     filled(tempfile::tempdir().unwrap().path());
     drop(spool);
     filled(dir.path());
