@@ -31,11 +31,15 @@ pub struct OffsetsArgs {
 enum Change {
     /// Let a partition go on at an offset
     Set {
+        /// The connector whose task it is
         connector: String,
+        /// The topic of the partition
         #[arg(long)]
         topic: String,
+        /// The partition's number
         #[arg(long)]
         partition: i32,
+        /// The first offset to archive next
         #[arg(long, allow_negative_numbers = true)]
         offset: i64,
         #[command(flatten)]
@@ -43,7 +47,9 @@ enum Change {
     },
     /// Let all partitions of a topic begin anew
     Reset {
+        /// The connector whose tasks they are
         connector: String,
+        /// The topic to begin anew
         #[arg(long)]
         topic: String,
         /// earliest, latest or a time (RFC 3339)
@@ -54,6 +60,7 @@ enum Change {
     },
     /// Go on with what Kafka still has: after retention, truncation, a topic that was made again
     AcceptLoss {
+        /// The connector whose tasks stopped
         connector: String,
         /// Only this topic [default: all of the connector's]
         #[arg(long)]

@@ -61,7 +61,9 @@ impl Remedy {
             Self::Operator => {
                 "correct the cause, then restart it over REST or with the worker (a changed connector file is enough); nothing is lost"
             }
-            Self::Damage => "nothing was overwritten; look into the cause before you restart it",
+            Self::Damage => {
+                "nothing was overwritten; look into the cause before you restart it. Where records are gone from Kafka for good, `sluice offsets accept-loss` lets the task go on"
+            }
         }
     }
 }

@@ -143,7 +143,7 @@ pub static WORKER: Schema = Schema {
             default: Some("null"),
             doc: "where the tasks' logs lie. `null`: beside each connector's data, under `<prefix>/_sluice/`. Else \
                   `file://`, or `s3://` or `oss://` like the sinks, whose endpoint and credentials it takes, or a Redis \
-                  (addresses as under `coordination.url`), the weaker choice: see the guide for operators. Chosen once: a \
+                  (addresses as under `coordination.url`), the weaker choice: see operations.md. Chosen once: a \
                   connector that has begun refuses to start with another",
             cost: "Needed only where the data's bucket can't create an object only if there is none. Whatever forgets a log, \
                    a machine's own disk for example, archives twice or not at all afterwards.",
