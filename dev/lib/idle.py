@@ -8,15 +8,19 @@ usage: idle.py SLUICE DIR SECONDS     DIR has the folders alone, with-redis, ful
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import time
 
 from worker import Worker
 
-# Until what a start leaves behind has gone: timers, buffers, connections for questions.
-SETTLE_SECONDS = 10
+# Until what a start leaves behind has gone: timers, buffers, connections for questions, looks at a group that may be moving.
+SETTLE_SECONDS = 45
 ROUNDS = 5
+# Until the spool's journal says where a restart would read, and until no buffer is left that is only in memory.
+FLOOR_SECONDS = 7
+LONGEST_BUFFERED_SECONDS = 135
 
 
 def watch(sluice, folder, seconds, services):
@@ -58,18 +62,31 @@ def caught_up(sluice, folder, anew):
 
 
 def restarted(sluice, folder, records):
-    """Seconds from the start after a kill -9 until `records`, which were all open, have been read again."""
-    def done(metrics):
+    """For each way to end a worker that has `records` open: seconds from the next start until it is at the live end again, and how
+    many records it has read again by then."""
+
+    def is_read(metrics):
         return metrics.get("sluice_records_read_total", 0) >= records
 
+    rows = {}
     worker = Worker(sluice, folder)
-    worker.until(done, 0.02)
-    worker.process.kill()
-    worker.process.wait(60)
-    worker = Worker(sluice, folder)
-    seconds = worker.until(done, 0.02)
+    worker.until(is_read, 0.02)
+    for name, wait, end in (
+        ("kill -9 soon after a burst", FLOOR_SECONDS, signal.SIGKILL),
+        ("kill -9 later", LONGEST_BUFFERED_SECONDS, signal.SIGKILL),
+        ("a stop", 0, signal.SIGTERM),
+        ("a stop, the spool is lost", 0, signal.SIGTERM),
+    ):
+        time.sleep(wait)
+        worker.process.send_signal(end)
+        worker.process.wait(60)
+        if name.endswith("lost"):
+            shutil.rmtree(f"{folder}/spool")
+        worker = Worker(sluice, folder)
+        seconds = worker.until(lambda _: worker.is_at_end(), 0.02)
+        rows[name] = seconds, worker.metrics().get("sluice_records_read_total", 0)
     worker.stop()
-    return seconds
+    return rows
 
 
 def port(address):
@@ -94,8 +111,9 @@ def main(sluice, folder, seconds):
         print(f"{name}: {statistics.median(walls):.2f} s (least {min(walls):.2f}), CPU {min(cpus):.2f} s")
     with open(f"{folder}/open.json", encoding="utf-8") as file:
         load = json.load(file)
-    seconds, megabytes = restarted(sluice, f"{folder}/open", load["records"]), load["bytes"] / 1e6
-    print(f"restart after kill -9 with {megabytes:.0f} MB open: {seconds:.2f} s until they are read again, {megabytes / seconds:.0f} MB/s")
+    print(f"\nwith {load['bytes'] / 1e6:.0f} MB open, until a start is at the live end again:")
+    for name, (seconds, again) in restarted(sluice, f"{folder}/open", load["records"]).items():
+        print(f"{name}: {seconds:.2f} s, {again / load['records'] * 100:.1f} % of the records read again")
 
 
 if __name__ == "__main__":

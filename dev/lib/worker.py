@@ -1,5 +1,6 @@
 """A worker that is watched from outside: its metrics, its memory, its CPU time, its connections."""
 
+import json
 import os
 import re
 import signal
@@ -41,6 +42,13 @@ class Worker:
                 pass
             time.sleep(pause)
         sys.exit("error: the worker is not there after a minute")
+
+    def is_at_end(self):
+        """Every partition is read to its end; none is empty."""
+        with urllib.request.urlopen(f"http://{self.http}/status", timeout=5) as answer:
+            tasks = json.load(answer)["tasks"]
+        partitions = [partition for task in tasks for partition in task["partitions"].values()]
+        return bool(partitions) and all(0 < (one["end"] or 0) == one["position"] for one in partitions)
 
     def cpu_seconds(self):
         spent = 0

@@ -30,10 +30,10 @@ local function left(value)
 end
 ";
 
-/// ARGV: me, lease, card, held tasks. An entry is written again when a third of its time is over. One that claims more than a
+/// ARGV: me, lease, card, held tasks. An entry is written again when a quarter of its time is over. One that claims more than a
 /// whole lease is from a clock that was ahead; it is cut down.
 const SYNC: &str = "
-local function stale(ms) return ms <= lease * 2 / 3 or ms > lease end
+local function stale(ms) return ms <= lease * 3 / 4 or ms > lease end
 local wrote = false
 local ms, says = left(redis.call('HGET', KEYS[1], me))
 local known = 0

@@ -185,6 +185,13 @@ impl Standing {
         self.in_stage(&[Stage::Held, Stage::GivingUp])
     }
 
+    /// Something of this worker's own is on its way: a task that comes or goes, the worker itself.
+    pub fn is_moving(&self, now_ms: u64) -> bool {
+        let phase = self.phase(now_ms);
+        !matches!(phase, Phase::Ready | Phase::Job)
+            || !self.in_stage(&[Stage::GivingUp, Stage::Releasing, Stage::Lost]).is_empty()
+    }
+
     fn in_stage(&self, stages: &[Stage]) -> Vec<TaskName> {
         let chosen = self.seats.iter().filter(|(_, seat)| stages.contains(&seat.stage));
         chosen.map(|(task, _)| task.clone()).collect()
