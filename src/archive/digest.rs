@@ -6,8 +6,10 @@
 //!
 //! Neither is cryptographic: they guard against accidents and bugs, not against whoever can write to the bucket.
 
+use std::sync::LazyLock;
+
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use twox_hash::{XxHash3_64, XxHash3_128};
+use twox_hash::{XxHash3_64, XxHash3_128, xxhash3_128};
 
 use crate::record::Record;
 
@@ -15,6 +17,17 @@ use crate::record::Record;
 const STEP: u128 = 0x9E37_79B9_7F4A_7C15_F39C_C060_5CED_C835;
 /// Stand for a field that is null; the hash of any bytes is something else but by chance.
 const NULL: u128 = 0x6E75_6C6C_6E75_6C6C_6E75_6C6C_6E75_6C6C;
+
+/// Seed of values' hashes.
+const VALUE_SEED: u64 = 2;
+/// What that seed makes of the library's secret: for longer values it would be made anew for each.
+static VALUE_SECRET: LazyLock<Box<[u8]>> = LazyLock::new(|| xxhash3_128::Hasher::with_seed(VALUE_SEED).into_secret());
+
+fn value_hash(value: &[u8]) -> u128 {
+    // The secret is the library's own, so that it is never too short.
+    XxHash3_128::oneshot_with_seed_and_secret(VALUE_SEED, &VALUE_SECRET, value)
+        .unwrap_or_else(|_| XxHash3_128::oneshot_with_seed(VALUE_SEED, value))
+}
 
 /// A chain over raw record fields in offset order: 16 bytes of state, no allocation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,7 +40,7 @@ impl ContentDigest {
         fields[8..16].copy_from_slice(&record.timestamp_ms.to_le_bytes());
         let key = record.key.map_or(NULL, |key| XxHash3_128::oneshot_with_seed(1, key));
         fields[16..32].copy_from_slice(&key.to_le_bytes());
-        let value = record.value.map_or(NULL, |value| XxHash3_128::oneshot_with_seed(2, value));
+        let value = record.value.map_or(NULL, value_hash);
         fields[32..48].copy_from_slice(&value.to_le_bytes());
         if !record.headers.is_empty() {
             let headers = XxHash3_128::oneshot_with_seed(record.headers.len() as u64, record.headers.as_bytes());
@@ -137,6 +150,15 @@ mod tests {
         seen.sort();
         seen.dedup();
         assert_eq!(seen.len(), count);
+    }
+
+    #[test]
+    fn a_value_is_hashed_as_its_seed_says() {
+        let bytes: Vec<u8> = (0..5_000_u32).map(|n| n.wrapping_mul(2_654_435_761).to_le_bytes()[3]).collect();
+        for len in (0..600).chain([1_023, 1_024, 1_025, 5_000]) {
+            let value = &bytes[..len];
+            assert_eq!(value_hash(value), XxHash3_128::oneshot_with_seed(2, value), "{len}");
+        }
     }
 
     /// The format's test vectors: these values are in objects that people have.
