@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "kernel s/GB", "cores", "peak RSS MB", "files open", "objects", "log entries", "MB stored", "dup/lost", "exact", "limit", "x limit")
+HEAD = ("apps", "store", "codec", "GB in", "wall s", "MB/s", "CPU s", "CPU s/GB", "kernel s/GB", "cores", "busy %", "all %", "peak RSS MB", "files open", "objects", "log entries", "requests", "MB stored", "dup/lost", "exact", "limit", "x limit")
 
 
 def row(folder):
@@ -20,6 +20,8 @@ def row(folder):
     run, load, cost, verdict, limit = parts
     gigabytes = load["bytes"] / 1e9
     cpu = cost["user_seconds"] + cost["system_seconds"]
+    # The share of the machine's cores that worker, broker and store were at work on, and that anything was.
+    room = cost["cores"] * cost["wall_seconds"] / 100
     # Without compression: up to the lane.
     least = limit["cpu_seconds_per_gb"]["lane" if run["codec"] == "none" else run["codec"]]
     return (
@@ -33,10 +35,13 @@ def row(folder):
         f"{cpu / gigabytes:.2f}",
         f"{cost['system_seconds'] / gigabytes:.2f}",
         f"{cpu / cost['wall_seconds']:.2f}",
+        f"{(cpu + cost['beside_seconds']) / room:.0f}",
+        f"{cost['machine_seconds'] / room:.0f}",
         f"{cost['peak_rss_bytes'] / 1e6:.0f}",
         f"{cost['peak_descriptors']:,}",
         f"{verdict['objects']:,}",
         f"{run['log_entries']:,}",
+        "" if run["requests"] is None else f"{run['requests']:,}",
         f"{verdict['bytes_stored'] / 1e6:,.0f}",
         f"{verdict['duplicates']:,}/{verdict['lost']:,}",
         "NO" if verdict["problems"] else "yes",

@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Runs a command and writes what it cost as JSON: wall, CPU seconds, peak memory, most open descriptors seen, exit status.
 
-usage: measure.py OUTPUT COMMAND [ARGS..]     SIGTERM is passed on, for commands that run until they are told to end
+usage: measure.py OUTPUT [--beside PIDFILE].. COMMAND [ARGS..]
+
+`--beside`: a service whose CPU seconds in that time are told too. SIGTERM is passed on, for commands that run until they are told to
+end.
 """
 
 import json
@@ -30,7 +33,27 @@ class Descriptors(threading.Thread):
                 return
 
 
-def main(output, command):
+def process_seconds(pid):
+    """User and system time of a process, its ended threads included."""
+    with open(f"/proc/{pid}/stat", encoding="utf-8", errors="replace") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_seconds():
+    """Time in which the machine's cores were not idle, all programs."""
+    with open("/proc/stat", encoding="ascii") as file:
+        user, nice, system, _, _, irq, softirq = map(int, file.readline().split()[1:8])
+    return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+
+def main(output, beside, command):
+    pids = []
+    for path in beside:
+        with open(path, encoding="ascii") as file:
+            pids.append(int(file.readline()))
+    beside_before = sum(map(process_seconds, pids))
+    machine_before = machine_seconds() if beside else 0
     started = time.monotonic()
     child = subprocess.Popen(command)
     descriptors = Descriptors(child.pid)
@@ -46,12 +69,20 @@ def main(output, command):
         "peak_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
         "peak_descriptors": descriptors.most,
     }
+    if beside:
+        cost["beside_seconds"] = sum(map(process_seconds, pids)) - beside_before
+        cost["machine_seconds"] = machine_seconds() - machine_before
+        cost["cores"] = os.cpu_count()
     with open(output, "w", encoding="utf-8") as file:
         json.dump(cost, file)
     return os.waitstatus_to_exitcode(status)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
+    arguments, services = sys.argv[1:], []
+    while arguments[1:2] == ["--beside"]:
+        services += arguments[2:3]
+        del arguments[1:3]
+    if len(arguments) < 2:
         sys.exit(__doc__)
-    sys.exit(abs(main(sys.argv[1], sys.argv[2:])))
+    sys.exit(abs(main(arguments[0], services, arguments[1:])))
