@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -117,6 +118,12 @@ impl Spool {
         let mut files = HashMap::new();
         for (&id, found) in wanted {
             let path = data_path(dir, id);
+            if fs::metadata(&path)?.nlink() > 1 {
+                // A `file://` store links what it is given: the other name may be an object by now, wherever it was moved to.
+                let copy = path.with_extension("copy");
+                fs::copy(&path, &copy)?;
+                fs::rename(&copy, &path)?;
+            }
             // A tail, or half a frame.
             OpenOptions::new().write(true).open(&path)?.set_len(found.bytes)?;
             let mut inner = Inner { next_sequence: found.frames, ..Inner::default() };

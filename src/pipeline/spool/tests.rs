@@ -220,6 +220,21 @@ fn only_what_was_written_is_adopted() {
     assert!(change(&|_| {}, &[4]).unwrap_err().contains("file 4"));
 }
 
+/// An upload that a kill interrupted may have linked the file into an archive, whence it was moved on.
+#[test]
+fn a_file_that_has_another_name_is_not_written_to() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let (file, object) = (data_of(dir.path(), "first", 3), dir.path().join("object"));
+    OpenOptions::new().append(true).open(&file).unwrap().write_all(b" and a tail").unwrap();
+    fs::hard_link(&file, &object).unwrap();
+    let spool = Spool::open(dir.path(), 1 << 20).unwrap();
+    let adopted = adopt(&spool, &[3]).unwrap();
+    write(&adopted.files[&3], 2, "more");
+    assert_eq!(fs::read(&object).unwrap(), b"frame 0 of 3frame 1 of 3 and a tail");
+    assert_eq!(fs::read(data_of(dir.path(), "second", 3)).unwrap(), b"frame 0 of 3frame 1 of 3more");
+}
+
 /// Whatever part of a journal can still be read tells of nothing that was not there.
 #[test]
 fn a_torn_journal_tells_of_what_came_before() {
