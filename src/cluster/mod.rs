@@ -1,7 +1,7 @@
 //! Several workers share the tasks of their connectors.
 //!
 //! ```text
-//!  Redis  <- sync, acquire, release -  group (a loop a second)  -> permits -> one supervisor per task
+//!  Redis  <- sync, acquire, release -  group (a loop of 1 to 3 s)  -> permits -> one supervisor per task
 //!                                          |
 //!                              standing (pure): what this worker holds, wants, gives up
 //!                                          |

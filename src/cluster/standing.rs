@@ -31,7 +31,7 @@ pub struct Timing {
 
 impl Default for Timing {
     fn default() -> Self {
-        Self { hold_off: Duration::from_secs(4), cool_off: (Duration::from_secs(10), Duration::from_secs(600)) }
+        Self { hold_off: Duration::from_secs(6), cool_off: (Duration::from_secs(10), Duration::from_secs(600)) }
     }
 }
 

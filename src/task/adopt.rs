@@ -97,7 +97,9 @@ async fn take(
     }
     let files: Vec<FileId> = adoption.all().map(|file| file.file).collect();
     let place = (context.connector.name.as_str(), context.topic.as_str(), context.task);
-    let made = blocking(|| context.spool.adopt(left, &files, place, begin.clone(), adoption.floor.clone()))?;
+    let bytes: u64 = adoption.all().map(|file| file.found.bytes).sum();
+    tracing::info!(connector = place.0, topic = place.1, task = place.2, bytes, "what the spool holds is checked");
+    let made = blocking(|| context.spool.adopt(left, &files, place, begin.clone(), adoption.floor.clone()));
     Ok(made.map(|made| Adopted { adoption, spool: made.spool, files: made.files }))
 }
 

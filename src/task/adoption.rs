@@ -61,7 +61,7 @@ pub fn plan(
     live_ends: &BTreeMap<i32, i64>,
 ) -> Result<Adoption, String> {
     let no = |why: &str| Err(why.to_owned());
-    let Some(floor) = &found.floor else { return no("its owner was not through with what others had decided") };
+    let Some(floor) = &found.floor else { return no("its journal does not say from where on to read") };
     if state.settings.as_ref().is_none_or(|settings| settings.hash != found.begin.settings) {
         return no("settings that shape content have changed");
     }
@@ -74,12 +74,16 @@ pub fn plan(
     }
     let mut adoption =
         Adoption { last_file: found.files.keys().next_back().copied().unwrap_or(0), ..Default::default() };
+    adoption.floor.time_ms = floor.time_ms;
     let mut decided: Vec<AdoptedFile> = Vec::new();
     let mut lanes = HashSet::new();
     for (&file, found) in &found.files {
         let adopted = AdoptedFile { file, found: found.clone() };
         if is_decided(found, state)? {
             decided.push(adopted);
+        } else if !follows_what_is_decided(found, state) {
+            // The earlier file may have no frame here, while the floor does not reach to this one.
+            return no("an earlier file of a lane was never decided");
         } else if lanes.insert(&found.note.lane) {
             adoption.open.push(adopted);
         } else {
@@ -144,6 +148,13 @@ fn is_decided(file: &FileFound, state: &State) -> Result<bool, String> {
         return Err(format!("the log has decided about a part of the file of {}", lane.app));
     }
     Ok(decided > 0)
+}
+
+/// Whether the log knows all earlier files of the lane.
+fn follows_what_is_decided(file: &FileFound, state: &State) -> bool {
+    let lane = &file.note.lane;
+    let decided_to = |partition: i32| state.mark(lane, partition).into_iter().chain(state.low(partition)).max();
+    file.note.after.iter().all(|(&partition, &end)| decided_to(partition).is_some_and(|decided| decided >= end))
 }
 
 /// Whether a file holds just what was decided.
@@ -218,6 +229,7 @@ mod tests {
             opener: Opener { partition: 0, offset: 0, time_ms: 0 },
             opened_at_ms: 0,
             held: ranges.iter().map(held).collect(),
+            after: BTreeMap::new(),
         };
         FileFound { note, frames: 1, bytes: 1, crc: 0, raw_bytes: 1 }
     }
@@ -227,6 +239,7 @@ mod tests {
             offsets: BTreeMap::from([(0, floor.0), (1, floor.1)]),
             noted: Vec::new(),
             epochs: BTreeMap::from([(0, vec![(0, Some(4))]), (1, vec![(0, Some(4))])]),
+            time_ms: 0,
         };
         JournalFound {
             begin: Begin::new("t", &settings().hash, 0),
@@ -287,6 +300,18 @@ mod tests {
         refused(&journal((30, 40), vec![file("a", &[(0, 10, 19)]), file("a", &[(0, 25, 30)])]), &log, "two files");
     }
 
+    /// The same, and the earlier file had no frame in the spool yet.
+    #[test]
+    fn a_file_behind_one_that_was_never_decided_is_refused() {
+        let mut behind = file("a", &[(0, 20, 30)]);
+        behind.note.after = BTreeMap::from([(0, 20)]);
+        let found = journal((10, 40), vec![behind]);
+        let mut log = Log::new();
+        refused(&found, &log, "an earlier file");
+        log.seal("a", &[(0, 10, 19)]);
+        assert_eq!(planned(&found, &log, &[]).unwrap().open.len(), 1);
+    }
+
     #[test]
     fn what_low_has_passed_is_told_already() {
         let mut log = Log::new();
@@ -314,7 +339,7 @@ mod tests {
         planned(&good(), &log, &[]).unwrap();
         let mut found = good();
         found.floor = None;
-        refused(&found, &log, "not through");
+        refused(&found, &log, "from where on");
         found = good();
         found.begin.settings = "others".to_owned();
         refused(&found, &log, "settings");

@@ -39,7 +39,7 @@ use crate::log::journal::{Journal, LogError};
 use crate::pipeline::budget::{Budget, Permit};
 use crate::pipeline::compress::{CompressPool, Job, Outcome, Work, Worked};
 use crate::pipeline::lane::FileId;
-use crate::pipeline::source::{At, Kafka, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
+use crate::pipeline::source::{At, Kafka, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 use crate::pipeline::spool::journal::Floor;
 use crate::pipeline::spool::{Spool, SpoolFile, TaskSpool};
 use crate::pipeline::upload::upload;
@@ -56,6 +56,8 @@ const COPY_LOWS_MS: std::ops::Range<i64> = 5_000..3_600_000;
 const LAST_COPY: Duration = Duration::from_secs(5);
 /// The spool's journal learns this often from where on a restart would read.
 const FLOOR_EVERY: Duration = Duration::from_secs(5);
+/// Other tasks of this process have so long to adopt what is theirs before a full spool makes it go.
+const LEFT_GRACE: Duration = Duration::from_secs(30);
 /// Above this share of the budget lane buffers are compressed early.
 const RELIEF_PERCENT: u64 = 75;
 
@@ -222,6 +224,8 @@ struct Driver<'a> {
     /// The last that the spool's journal has.
     floor: Option<Floor>,
     floor_at: Instant,
+    adopted_seen: BTreeMap<i32, Position>,
+    begun: Instant,
     lanes_permit: Permit,
     journal: mpsc::Sender<JournalCommand>,
     answers: (mpsc::UnboundedSender<Answer>, mpsc::UnboundedReceiver<Answer>),
@@ -303,6 +307,8 @@ impl<'a> Driver<'a> {
             live_ends,
             spool,
             spool_files,
+            adopted_seen: adoption.map(|adoption| adoption.seen).unwrap_or_default(),
+            begun: Instant::now(),
             floor: None,
             floor_at: Instant::now() + FLOOR_EVERY,
             lanes_permit: context.budget.charge(0),
@@ -339,10 +345,17 @@ impl<'a> Driver<'a> {
             topic_id: self.core.state().identity.topic_id.clone(),
             isolation: self.connector.isolation,
             starts,
-            seen: partitions.iter().filter_map(|p| Some((*p, *self.core.state().seen.get(p)?))).collect(),
+            seen: partitions.iter().filter_map(|&p| Some((p, self.seen(p)?))).collect(),
             budget: self.context.budget.clone(),
         };
         self.readers.push(self.context.kafka.read(request, self.blocks.0.clone()));
+    }
+
+    /// The highest position that was read before, as the log or an adopted spool says.
+    fn seen(&self, partition: i32) -> Option<Position> {
+        let logged = self.core.state().seen.get(&partition);
+        let spooled = self.adopted_seen.get(&partition);
+        logged.into_iter().chain(spooled).max_by_key(|position| position.offset).copied()
     }
 
     async fn run(&mut self, stop: CancellationToken) -> Result<End, TaskError> {
@@ -355,7 +368,7 @@ impl<'a> Driver<'a> {
             status.turn();
             self.act().await?;
             if self.core.is_finished() {
-                self.write_last_floor()?;
+                self.write_last_floor();
                 self.copy_lows_at_the_end().await;
                 if let Some(error) = self.failed.take() {
                     return Err(error);
@@ -380,13 +393,14 @@ impl<'a> Driver<'a> {
                     deadline = Some(Instant::now() + self.context.shutdown_timeout);
                     self.stopping = true;
                     let now_ms = self.now_ms();
-                    self.core.stop(now_ms);
                     if self.context.spool.is_kept() {
-                        self.core.park();
+                        self.core.park(now_ms);
+                    } else {
+                        self.core.stop(now_ms);
                     }
                 }
                 () = sleep_until(deadline.unwrap_or(wake)), if deadline.is_some() => {
-                    self.write_last_floor()?;
+                    self.write_last_floor();
                     return Ok(End::CutShort);
                 }
                 Some(answer) = self.answers.1.recv() => self.on_answer(answer)?,
@@ -410,7 +424,7 @@ impl<'a> Driver<'a> {
 
     fn spool_has_room(&self) -> bool {
         let spool = &self.context.spool;
-        if spool.used_bytes() >= spool.max_bytes() {
+        if spool.used_bytes() >= spool.max_bytes() && self.begun.elapsed() >= LEFT_GRACE {
             // What nobody has taken yet is worth less than going on.
             spool.forget_all_left();
         }
@@ -446,7 +460,7 @@ impl<'a> Driver<'a> {
     fn write_floor(&mut self) -> Result<(), TaskError> {
         let floor = self.core.floor(self.now_ms());
         if let Some(floor) = &floor
-            && self.floor.as_ref() != Some(floor)
+            && self.floor.as_ref().is_none_or(|known| self.stopping || floor.is_news(known))
         {
             self.spool.write_floor(floor.clone())?;
         }
@@ -454,8 +468,14 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    fn write_last_floor(&mut self) -> Result<(), TaskError> {
-        if self.context.spool.is_kept() { self.write_floor() } else { Ok(()) }
+    /// Without it the next process reads more; nothing else depends on it.
+    fn write_last_floor(&mut self) {
+        if !self.context.spool.is_kept() {
+            return;
+        }
+        if let Err(error) = self.write_floor() {
+            tracing::warn!(connector = self.context.connector.name, %error, "the spool is not left in order, the next start reads again");
+        }
     }
 
     fn lows(&self) -> Vec<(i32, i64)> {

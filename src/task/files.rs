@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::archive::frame::FrameBuffer;
 use crate::archive::index::Skipped;
-use crate::ledger::{Intent, IntentId};
+use crate::ledger::{Intent, IntentId, Lane};
 use crate::pipeline::lane::{FileId, Frames, Opener, Ranges};
 
 /// How far a file is.
@@ -69,6 +69,8 @@ pub struct Files {
     files: BTreeMap<FileId, File>,
     /// Files whose intent waits for its log entry.
     sealed: HashMap<IntentId, FileId>,
+    /// By lane: how many of its files wait, and by partition where the last of them ends.
+    waiting: HashMap<Lane, (usize, BTreeMap<i32, i64>)>,
     /// Of the files, kept with each change: each event asks, and there may be as many files as apps.
     in_upload: usize,
     uploaded: usize,
@@ -78,12 +80,32 @@ impl Files {
     pub fn insert(&mut self, id: FileId, file: File) {
         if file.stage == Stage::Sealed {
             self.sealed.insert(file.intent.id.clone(), id);
+            let (files, ends) = self.waiting.entry(file.intent.lane.clone()).or_default();
+            *files += 1;
+            for (&partition, range) in &file.intent.ranges {
+                let end = ends.entry(partition).or_insert(range.last + 1);
+                *end = (*end).max(range.last + 1);
+            }
         }
         self.in_upload += usize::from(file.is_in_upload());
         self.uploaded += usize::from(file.stage == Stage::Uploaded);
         if let Some(before) = self.files.insert(id, file) {
             self.uncount(&before);
         }
+    }
+
+    fn waits_no_more(&mut self, lane: &Lane) {
+        if let Some((files, _)) = self.waiting.get_mut(lane) {
+            *files -= 1;
+            if *files == 0 {
+                self.waiting.remove(lane);
+            }
+        }
+    }
+
+    /// By partition, where files of the lane end that the log does not know yet.
+    pub fn unlogged_ends(&self, lane: &Lane) -> BTreeMap<i32, i64> {
+        self.waiting.get(lane).map(|(_, ends)| ends.clone()).unwrap_or_default()
     }
 
     fn uncount(&mut self, file: &File) {
@@ -116,7 +138,9 @@ impl Files {
 
     pub fn remove(&mut self, id: FileId) -> Option<File> {
         let file = self.files.remove(&id)?;
-        self.sealed.remove(&file.intent.id);
+        if self.sealed.remove(&file.intent.id).is_some() {
+            self.waits_no_more(&file.intent.lane);
+        }
         self.uncount(&file);
         Some(file)
     }
@@ -129,9 +153,9 @@ impl Files {
     pub fn logged<'a>(&mut self, intents: impl IntoIterator<Item = &'a Intent>, number: u64) -> Vec<FileId> {
         let mut logged = Vec::new();
         for intent in intents {
-            if let Some(id) = self.sealed.remove(&intent.id)
-                && self.change(id, |file| file.stage = Stage::Logged { number }).is_some()
-            {
+            let Some(id) = self.sealed.remove(&intent.id) else { continue };
+            self.waits_no_more(&intent.lane);
+            if self.change(id, |file| file.stage = Stage::Logged { number }).is_some() {
                 logged.push(id);
             }
         }

@@ -12,7 +12,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use super::journal::{self, Begin, FileFound, Floor, Journal, JournalFound};
-use super::{Inner, JOURNAL, Spool, SpoolError, SpoolFile, TaskSpool, bytes_in, data_path, remove, task_folder};
+use super::{Inner, JOURNAL, Spool, SpoolFile, TaskSpool, bytes_in, data_path, remove, task_folder};
 use crate::pipeline::lane::FileId;
 
 /// The spool of a task as one ownership left it.
@@ -51,6 +51,7 @@ impl Spool {
     }
 
     fn forget(&self, dir: &Path) {
+        let _alone = self.taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         self.uncount(bytes_in(dir));
         if let Err(error) = remove(dir) {
             tracing::warn!(dir = %dir.display(), %error, "leftovers in the spool can't be deleted, the next start tries again");
@@ -63,11 +64,10 @@ impl Spool {
         let _ = self.left_bytes.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Makes these files of what was left the spool of a new ownership; the others are deleted. `Ok(Err(_))`: a file is not
-    /// what the journal says, and nothing was changed.
+    /// Makes these files of what was left the spool of a new ownership; the others are deleted.
     ///
     /// # Errors
-    /// The disk is full or broken.
+    /// Why nothing can be adopted: a file is not what the journal says, or the disk is full or broken. What was left may be gone.
     pub fn adopt(
         &self,
         left: &Left,
@@ -75,27 +75,31 @@ impl Spool {
         place: (&str, &str, u32),
         begin: Begin,
         floor: Floor,
-    ) -> Result<Result<Adopted, String>, SpoolError> {
-        let fail = |what: &'static str| move |source| SpoolError { path: left.dir.clone(), what, source };
+    ) -> Result<Adopted, String> {
         let mut wanted: BTreeMap<FileId, &FileFound> = BTreeMap::new();
         for &id in files {
-            let Some(found) = left.journal.files.get(&id) else { return Ok(Err(format!("file {id} is not in it"))) };
+            let Some(found) = left.journal.files.get(&id) else { return Err(format!("file {id} is not in it")) };
             let path = data_path(&left.dir, id);
             match check(&path, found) {
                 Ok(true) => wanted.insert(id, found),
-                Ok(false) => return Ok(Err(format!("{} is not what was written", path.display()))),
-                Err(error) => return Ok(Err(format!("{}: {error}", path.display()))),
+                Ok(false) => return Err(format!("{} is not what was written", path.display())),
+                Err(error) => return Err(format!("{}: {error}", path.display())),
             };
         }
+        let _alone = self.taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let (connector, topic, task) = place;
         let parent = task_folder(&self.dir, connector, topic, task);
         let dir = parent.join(&begin.token);
         let was = bytes_in(&left.dir);
-        fs::create_dir_all(&parent).map_err(fail("can't be made its own"))?;
-        fs::rename(&left.dir, &dir).map_err(fail("can't be made its own"))?;
-        self.uncount(was);
-        let adopted = self.take(&dir, &wanted, begin, floor);
-        adopted.map(Ok).map_err(|source| SpoolError { path: dir, what: "can't be made its own", source })
+        let moved = fs::create_dir_all(&parent).and_then(|()| fs::rename(&left.dir, &dir));
+        if moved.is_ok() {
+            self.uncount(was);
+        }
+        moved.and_then(|()| self.take(&dir, &wanted, begin, floor)).map_err(|error| {
+            // On a full disk this makes room.
+            let removed = remove(&dir).err().map(|error| format!("; what is left of it can't be deleted: {error}"));
+            format!("{} can't be made its own: {error}{}", dir.display(), removed.unwrap_or_default())
+        })
     }
 
     fn take(

@@ -52,8 +52,24 @@ pub struct FileNote {
     pub app: OwnedAppKey,
     pub opener: Opener,
     pub opened_at_ms: i64,
-    /// All of its frames up to this one.
+    /// Of the partitions that the frame has records of: all in the file up to this frame.
     pub held: Vec<Held>,
+    /// By partition, where earlier files of the lane end that the log did not know when the frame was cut.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty", default)]
+    pub after: BTreeMap<i32, i64>,
+}
+
+impl FileNote {
+    /// What a later frame says of the same file.
+    fn extend(&mut self, later: Self) {
+        for held in later.held {
+            match self.held.iter_mut().find(|known| known.partition == held.partition) {
+                Some(known) => *known = held,
+                None => self.held.push(held),
+            }
+        }
+        self.after = later.after;
+    }
 }
 
 /// Records of one partition.
@@ -74,6 +90,15 @@ pub struct Floor {
     pub noted: Vec<Skipped>,
     /// Below the offsets: from which offset on which leader epoch, ascending.
     pub epochs: BTreeMap<i32, Vec<(i64, Option<i32>)>>,
+    /// When it was written, milliseconds since the Unix epoch: nothing that lies above was read long before.
+    pub time_ms: i64,
+}
+
+impl Floor {
+    /// Whether it says more than the other.
+    pub fn is_news(&self, other: &Self) -> bool {
+        (&self.offsets, &self.noted, &self.epochs) != (&other.offsets, &other.noted, &other.epochs)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -111,6 +136,8 @@ struct Inner {
     /// Bytes of the entries of each file that is still there.
     live: BTreeMap<FileId, u64>,
     live_bytes: u64,
+    /// Of the last floor.
+    floor_bytes: u64,
 }
 
 impl Journal {
@@ -118,7 +145,7 @@ impl Journal {
         let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         let entry = encode(&Text::Begin(begin), &[])?;
         file.write_all(&entry)?;
-        let inner = Inner { file, bytes: entry.len() as u64, live: BTreeMap::new(), live_bytes: 0 };
+        let inner = Inner { file, bytes: entry.len() as u64, live: BTreeMap::new(), live_bytes: 0, floor_bytes: 0 };
         Ok(Self { path, inner: Mutex::new(inner) })
     }
 
@@ -136,8 +163,12 @@ impl Journal {
         let entry = encode(&Text::Frame(frame), index)?;
         let mut inner = self.lock();
         inner.keep(file, &entry)?;
-        if inner.bytes > COMPACT_BYTES.max(2 * inner.live_bytes) {
-            self.compact(&mut inner)?;
+        self.compact_if_long(&mut inner)
+    }
+
+    fn compact_if_long(&self, inner: &mut Inner) -> io::Result<()> {
+        if inner.bytes > COMPACT_BYTES.max(2 * (inner.live_bytes + inner.floor_bytes)) {
+            self.compact(inner)?;
         }
         Ok(())
     }
@@ -149,7 +180,10 @@ impl Journal {
 
     pub(super) fn floor(&self, floor: Floor) -> io::Result<()> {
         let entry = encode(&Text::Floor(floor), &[])?;
-        self.lock().append(&entry)
+        let mut inner = self.lock();
+        inner.append(&entry)?;
+        inner.floor_bytes = entry.len() as u64;
+        self.compact_if_long(&mut inner)
     }
 
     /// The file is gone: what is said of it is worth nothing.
@@ -298,14 +332,17 @@ pub(super) fn read(path: &Path) -> io::Result<Option<JournalFound>> {
     while let Some(entry) = entries.next()? {
         match entry.text {
             Text::Floor(floor) => found.floor = Some(floor),
-            Text::Frame(Frame { file, sequence, bytes, crc, raw, note }) => {
-                let before = found.files.get(&file);
-                if sequence != before.map_or(0, |before| before.frames) {
-                    break;
+            Text::Frame(Frame { file, sequence, bytes, crc, raw, note }) => match found.files.get_mut(&file) {
+                None if sequence == 0 => {
+                    found.files.insert(file, FileFound { note, frames: 1, bytes, crc, raw_bytes: raw });
                 }
-                let raw_bytes = before.map_or(0, |before| before.raw_bytes) + raw;
-                found.files.insert(file, FileFound { note, frames: sequence + 1, bytes, crc, raw_bytes });
-            }
+                Some(known) if sequence == known.frames => {
+                    known.note.extend(note);
+                    (known.frames, known.bytes, known.crc) = (sequence + 1, bytes, crc);
+                    known.raw_bytes += raw;
+                }
+                None | Some(_) => break,
+            },
             Text::Begin(_) => break,
         }
     }

@@ -58,6 +58,8 @@ pub struct Spool {
     max_bytes: u64,
     /// Of what the process before left.
     left_bytes: AtomicU64,
+    /// Held by who moves or deletes what was left.
+    taking: Mutex<()>,
     shared: Arc<Shared>,
     /// Held as long as the worker lives.
     _lock: File,
@@ -93,15 +95,21 @@ impl Spool {
         })?;
         // Only these folders are ours; what else lies in the directory is left alone.
         let (tasks, left) = (dir.join(TASKS_FOLDER), dir.join(LEFT_FOLDER));
-        remove(&left).map_err(|error| fail("leftovers can't be deleted", error))?;
-        match fs::rename(&tasks, &left) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(fail("leftovers can't be put aside", error));
-            }
-            _ => {}
+        // A process that ended before any of its tasks began leaves those of the one before.
+        if tasks.exists() {
+            remove(&left).map_err(|error| fail("leftovers can't be deleted", error))?;
+            fs::rename(&tasks, &left).map_err(|error| fail("leftovers can't be put aside", error))?;
         }
         let left_bytes = AtomicU64::new(bytes_in(&left));
-        Ok(Self { dir: tasks, left, max_bytes, left_bytes, shared: Arc::default(), _lock: lock })
+        Ok(Self {
+            dir: tasks,
+            left,
+            max_bytes,
+            left_bytes,
+            taking: Mutex::default(),
+            shared: Arc::default(),
+            _lock: lock,
+        })
     }
 
     /// What this process has and what the one before left.

@@ -134,7 +134,7 @@ fn note() -> FileNote {
     let lane = crate::ledger::Lane { app: "a".to_owned(), bucket_start_secs: None };
     let app = crate::pipeline::lane::OwnedAppKey::Id(b"a".as_slice().into());
     let opener = crate::pipeline::lane::Opener { partition: 0, offset: 0, time_ms: 0 };
-    FileNote { lane, app, opener, opened_at_ms: 1, held: Vec::new() }
+    FileNote { lane, app, opener, opened_at_ms: 1, held: Vec::new(), after: BTreeMap::new() }
 }
 
 fn write(file: &SpoolFile, sequence: u32, text: &str) {
@@ -155,7 +155,7 @@ fn write(file: &SpoolFile, sequence: u32, text: &str) {
 
 fn adopt(spool: &Spool, files: &[FileId]) -> Result<Adopted, String> {
     let left = spool.left("c", "t", 0, "first").unwrap();
-    spool.adopt(&left, files, ("c", "t", 0), begin("second"), floor(6)).unwrap()
+    spool.adopt(&left, files, ("c", "t", 0), begin("second"), floor(6))
 }
 
 fn data_of(dir: &Path, token: &str, id: FileId) -> PathBuf {
@@ -185,7 +185,7 @@ fn a_spool_goes_from_process_to_process() {
     let spool = Spool::open(dir.path(), 1 << 20).unwrap();
     let left = spool.left("c", "t", 0, "second").unwrap();
     assert_eq!((left.journal.files[&7].frames, left.journal.floor.clone()), (3, Some(floor(6))));
-    let adopted = spool.adopt(&left, &[7], ("c", "t", 0), begin("third"), floor(6)).unwrap().unwrap();
+    let adopted = spool.adopt(&left, &[7], ("c", "t", 0), begin("third"), floor(6)).unwrap();
     let finished = adopted.files[&7].finish(Codec::Lz4, &facts()).unwrap();
     let bytes = fs::read(&finished.data.path).unwrap();
     assert_eq!((bytes.len() as u64, crc32c::crc32c(&bytes)), (finished.data.bytes, finished.data.crc));

@@ -96,8 +96,11 @@ impl Core {
 
     pub(super) fn commit(&mut self, now_ms: i64) -> Commit {
         let sealed = self.unlogged.len().min(MAX_SEALS_PER_ENTRY);
-        let files: Vec<FileId> =
-            if self.phase == Phase::Stopping { Vec::new() } else { self.unlogged.drain(..sealed).collect() };
+        let files: Vec<FileId> = if self.phase == Phase::Stopping && !self.spooled.parks {
+            Vec::new()
+        } else {
+            self.unlogged.drain(..sealed).collect()
+        };
         let (mut seal, mut replaced) = (Vec::new(), Vec::new());
         for id in files {
             let Some(file) = self.files.get(id) else { continue };

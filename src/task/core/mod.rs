@@ -171,7 +171,7 @@ impl Core {
         };
         core.take_over_intents(missing, adoption.map(|adoption| &adoption.decided), now_ms);
         if let Some(adoption) = adoption {
-            core.adopt(adoption);
+            core.adopt(adoption, now_ms);
         }
         core
     }
@@ -258,7 +258,7 @@ impl Core {
     /// Finish what is decided, decide nothing new.
     pub fn stop(&mut self, now_ms: i64) {
         self.phase = Phase::Stopping;
-        if !self.appending {
+        if !self.appending && !self.spooled.parks {
             // Never logged, so never decided: the next owner reads these records again, or finds them in the spool.
             for file in std::mem::take(&mut self.unlogged) {
                 self.files.remove(file);

@@ -158,7 +158,9 @@ impl Core {
     pub(super) fn opened_at_ms(&self, record: &Record<'_>, now_ms: i64) -> i64 {
         let replayed = self.replay_until.get(&record.partition).is_some_and(|&end| record.offset < end);
         match self.state.lows.get(&record.partition) {
-            Some(low) if replayed => low.since_ms.min(now_ms),
+            Some(low) if replayed => {
+                self.spooled.read_before.get(&record.partition).map_or(low.since_ms, |at| *at).min(now_ms)
+            }
             _ => now_ms,
         }
     }
@@ -172,8 +174,9 @@ impl Core {
         let sequence = lane.frames.cut;
         lane.frames.cut += 1;
         lane.frames.raw_in_flight += buffer.len() as u64;
-        self.spooled.cut(file, sequence, &buffer);
-        let note = Some(Box::new(spooled::note(lane, &self.epochs)));
+        let partitions = self.spooled.cut(file, sequence, &buffer);
+        let after = self.files.unlogged_ends(&lane.lane);
+        let note = Some(Box::new(spooled::note(lane, &partitions, after, &self.epochs)));
         self.lanes.recount(file);
         self.counters.bytes_raw += buffer.len() as u64;
         self.actions.push(Action::Compress { file, sequence, buffer, note });

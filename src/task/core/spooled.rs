@@ -6,8 +6,8 @@
 use super::*;
 use crate::pipeline::spool::journal::{FileNote, Floor, Held};
 
-/// A buffer that has waited for this long is compressed: what lies in memory alone has to be read again after a crash. Lanes of
-/// little traffic get a few frames more in a file.
+/// A buffer that has waited for this long, or for a tenth of `rotate.max_interval`, is compressed: what lies in memory alone has to be
+/// read again after a crash. Lanes of little traffic get up to ten frames in a file where one would do.
 const LONGEST_BUFFERED_MS: i64 = 120_000;
 
 /// Frames that are not in the spool yet.
@@ -17,19 +17,24 @@ pub(super) struct Spooled {
     under_way: BTreeMap<(FileId, u32), Vec<(i32, i64)>>,
     /// What the entry that is being appended tells of offsets that were left out: the log may never get it.
     telling: Vec<Skipped>,
+    /// Partitions that are read from an adopted floor: when it was written.
+    pub(super) read_before: BTreeMap<i32, i64>,
     /// The process ends, and the next one finds what is in the spool.
-    parks: bool,
+    pub(super) parks: bool,
 }
 
 impl Spooled {
-    pub(super) fn cut(&mut self, file: FileId, sequence: u32, buffer: &FrameBuffer) {
+    /// Returns the partitions that the frame has records of.
+    pub(super) fn cut(&mut self, file: FileId, sequence: u32, buffer: &FrameBuffer) -> Vec<i32> {
         let mut firsts: Vec<(i32, i64)> = Vec::new();
         for (partition, offset) in buffer.firsts() {
             if firsts.iter().all(|(known, _)| *known != partition) {
                 firsts.push((partition, offset));
             }
         }
+        let partitions = firsts.iter().map(|(partition, _)| *partition).collect();
         self.under_way.insert((file, sequence), firsts);
+        partitions
     }
 
     pub(super) fn tells(&mut self, skipped: &[Skipped]) {
@@ -47,8 +52,8 @@ impl Spooled {
     }
 }
 
-/// What the journal says of a lane's file once all that was cut of it is stored.
-pub(super) fn note(lane: &OpenLane, epochs: &Epochs) -> FileNote {
+/// What the journal says of a lane's file once all that was cut of it is stored; the last frame has records of `partitions`.
+pub(super) fn note(lane: &OpenLane, partitions: &[i32], after: BTreeMap<i32, i64>, epochs: &Epochs) -> FileNote {
     let held = |(partition, range): (i32, &crate::ledger::Range)| Held {
         partition,
         range: range.clone(),
@@ -59,20 +64,23 @@ pub(super) fn note(lane: &OpenLane, epochs: &Epochs) -> FileNote {
         app: lane.app().clone(),
         opener: lane.opener,
         opened_at_ms: lane.opened_at_ms,
-        held: lane.ranges.iter().map(held).collect(),
+        held: lane.ranges.iter().filter(|(partition, _)| partitions.contains(partition)).map(held).collect(),
+        after,
     }
 }
 
 impl Core {
     /// Goes on with what the last owner had in its spool.
-    pub(super) fn adopt(&mut self, adoption: &Adoption) {
+    pub(super) fn adopt(&mut self, adoption: &Adoption, now_ms: i64) {
         for open in &adoption.open {
             let note = &open.found.note;
             let bucket_end_ms =
                 note.lane.bucket_start_secs.map(|start| self.settings.bucket_end_secs(start).saturating_mul(1000));
-            let due_at_ms = self.rotation.due_at_ms(note.opened_at_ms, bucket_end_ms);
+            // Never from a clock that was ahead.
+            let opened_at_ms = note.opened_at_ms.min(now_ms);
+            let due_at_ms = self.rotation.due_at_ms(opened_at_ms, bucket_end_ms);
             let (key, bucket) = (note.app.as_key(), note.lane.bucket_start_secs);
-            let lane = self.lanes.open(key, bucket, open.file, note.opener, note.opened_at_ms, due_at_ms);
+            let lane = self.lanes.open(key, bucket, open.file, note.opener, opened_at_ms, due_at_ms);
             lane.ranges = note.held.iter().map(|held| (held.partition, held.range.clone())).collect();
             lane.frames = open.frames();
             for held in &note.held {
@@ -84,14 +92,22 @@ impl Core {
             self.stored_total += file.found.bytes;
             self.raw_total += file.found.raw_bytes;
         }
-        self.positions.extend(&adoption.floor.offsets);
+        for (&partition, &offset) in &adoption.floor.offsets {
+            self.positions.insert(partition, offset);
+            if self.state.low(partition).is_some_and(|low| low < offset) {
+                self.spooled.read_before.insert(partition, adoption.floor.time_ms.min(now_ms));
+                self.low_moved_since_ms = Some(now_ms);
+            }
+        }
         self.noted.adopt(adoption.floor.noted.clone());
         self.epochs.adopt(&adoption.floor.epochs);
     }
 
-    /// The process ends: what is in memory goes to the spool, where the next one finds it.
-    pub fn park(&mut self) {
+    /// The process ends: what is in memory goes to the spool, where the next one finds it. What is sealed is still logged; a file that
+    /// the log does not know beside the next one of its lane could not be told from one that lost its end.
+    pub fn park(&mut self, now_ms: i64) {
         self.spooled.parks = true;
+        self.stop(now_ms);
         for file in self.lanes.files() {
             self.cut_open(file);
         }
@@ -99,7 +115,7 @@ impl Core {
 
     /// Frames are still on their way to a spool that is left to the next process.
     pub(super) fn parks(&self) -> bool {
-        self.spooled.parks && !self.spooled.under_way.is_empty()
+        self.spooled.parks && !(self.spooled.under_way.is_empty() && self.unlogged.is_empty())
     }
 
     /// Where the next process would have to read on if it found the spool as it is. `None`: the task is not yet through with what
@@ -128,13 +144,13 @@ impl Core {
         if self.phase == Phase::Running {
             self.cut_what_waits(now_ms);
         }
-        Some(Floor { offsets, noted, epochs })
+        Some(Floor { offsets, noted, epochs, time_ms: now_ms })
     }
 
     fn cut_what_waits(&mut self, now_ms: i64) {
-        let waits = |lane: &&OpenLane| {
-            !lane.buffer.is_empty() && now_ms.saturating_sub(lane.buffered_since_ms) >= LONGEST_BUFFERED_MS
-        };
+        let longest_ms = LONGEST_BUFFERED_MS.max(self.rotation.interval_ms() / 10);
+        let waits =
+            |lane: &&OpenLane| !lane.buffer.is_empty() && now_ms.saturating_sub(lane.buffered_since_ms) >= longest_ms;
         let mut files: Vec<FileId> = self.lanes.iter().filter(waits).map(|lane| lane.file).collect();
         files.sort_unstable();
         for file in files {
