@@ -325,7 +325,7 @@ async fn a_worker_that_slept_through_its_lease_stops_what_others_have() {
 async fn what_somebody_outside_took_over_is_left_alone_longer_each_time() {
     let mut world = World::new(1);
     world.join(None);
-    world.ticks(6).await;
+    world.ticks(8).await;
     for wait in [10, 20, 40] {
         let now_ms = world.now_ms();
         let worker = world.at(0);

@@ -303,3 +303,42 @@ fn what_nobody_takes_is_forgotten() {
     spool.forget_all_left();
     assert_eq!((spool.used_bytes(), bytes_in(dir.path())), (0, 0));
 }
+
+/// On a full disk, say: what can't be adopted does not stay, counted or not.
+#[test]
+fn what_can_not_be_made_ones_own_makes_room() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    fs::create_dir(dir.path().join("tasks/c/t/0/first/journal.old")).unwrap();
+    let spool = Spool::open(dir.path(), 1 << 20).unwrap();
+    let refused = adopt(&spool, &[3, 7]).unwrap_err();
+    assert!(refused.contains("can't be made its own"), "{refused}");
+    spool.forget_left("c", "t", 0);
+    assert_eq!((spool.used_bytes(), bytes_in(dir.path())), (0, 0));
+}
+
+/// Where all that comes is left out no frame is cut, and the journal is shortened all the same.
+#[test]
+fn floors_alone_do_not_make_a_journal_long() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 1 << 30).unwrap();
+    let task = spool.task("c", "t", 0, begin("first")).unwrap();
+    for offset in 0..1_000 {
+        let epochs = BTreeMap::from([(0, (0..1_000).map(|first| (first, Some(7))).collect())]);
+        task.write_floor(Floor { epochs, ..floor(offset) }).unwrap();
+    }
+    let bytes = fs::metadata(task.journal.path()).unwrap().len();
+    assert!(bytes < 9 << 20, "{bytes}");
+    let found = journal::read(task.journal.path()).unwrap().unwrap();
+    assert_eq!(found.floor.unwrap().offsets[&0], 999);
+}
+
+/// A process that ends before any of its tasks begins does not cost the next one the spool.
+#[test]
+fn what_was_left_outlives_a_process_without_tasks() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    drop(Spool::open(dir.path(), 1 << 20).unwrap());
+    let spool = Spool::open(dir.path(), 1 << 20).unwrap();
+    assert_eq!(adopt(&spool, &[3, 7]).unwrap().files.len(), 2);
+}
