@@ -20,7 +20,7 @@ SETTLE_SECONDS = 45
 ROUNDS = 5
 # Until the spool's journal says where a restart would read, and until no buffer is left that is only in memory.
 FLOOR_SECONDS = 7
-LONGEST_BUFFERED_SECONDS = 135
+LONGEST_BUFFERED_SECONDS = 195
 
 
 def watch(sluice, folder, seconds, services):
