@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::adopt::Adopted;
@@ -37,7 +37,7 @@ use crate::ledger::{Entry, Identity, State, Token};
 use crate::log::LogDoor;
 use crate::log::journal::{Journal, LogError};
 use crate::pipeline::budget::{Budget, Permit};
-use crate::pipeline::compress::{CompressPool, Job, Outcome, Work, Worked};
+use crate::pipeline::compress::{CompressError, CompressPool, Job, Outcome, Work, Worked};
 use crate::pipeline::lane::FileId;
 use crate::pipeline::source::{At, Kafka, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 use crate::pipeline::spool::journal::Floor;
@@ -366,7 +366,16 @@ impl<'a> Driver<'a> {
         let _running = status.begin_loop();
         loop {
             status.turn();
-            self.act().await?;
+            // Also what the pool is too slow to take must not hold up a stop.
+            let acted = match deadline {
+                Some(at) => timeout_at(at, self.act()).await,
+                None => Ok(self.act().await),
+            };
+            let Ok(acted) = acted else {
+                self.write_last_floor();
+                return Ok(End::CutShort);
+            };
+            acted?;
             if self.core.is_finished() {
                 self.write_last_floor();
                 self.copy_lows_at_the_end().await;
@@ -631,7 +640,15 @@ impl<'a> Driver<'a> {
     }
 
     fn on_worked(&mut self, Worked { file, outcome }: Worked) -> Result<(), TaskError> {
-        match outcome? {
+        let outcome = match outcome {
+            // What can't be left to the next process must not keep uploads from their end.
+            Err(error @ CompressError::Spool(_)) if self.stopping && self.context.spool.is_kept() => {
+                tracing::warn!(connector = self.context.connector.name, %error, "the spool is not left in order");
+                return Ok(());
+            }
+            outcome => outcome?,
+        };
+        match outcome {
             Outcome::Stored(stored) => {
                 let now_ms = self.now_ms();
                 self.core.on_stored(file, &stored, now_ms);

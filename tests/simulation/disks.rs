@@ -18,6 +18,8 @@ use crate::world::{Rng, World};
 #[derive(Debug)]
 pub struct Disks {
     disks: Vec<Disk>,
+    /// Each process comes back on the disk of the last owner, undamaged.
+    pub always_again: bool,
     /// Of their own: the rest of a history does not depend on them.
     pub rng: Rng,
 }
@@ -32,7 +34,7 @@ struct Disk {
 
 impl Disks {
     pub fn new(seed: u64) -> Self {
-        Self { disks: Vec::new(), rng: Rng::new(seed ^ 0xd15c_0000_0000) }
+        Self { disks: Vec::new(), always_again: false, rng: Rng::new(seed ^ 0xd15c_0000_0000) }
     }
 }
 
@@ -65,7 +67,7 @@ pub fn spool(process: &Process, mutation: Mutation, max_bytes: u64) -> Arc<Spool
     let mut disks = world.disks();
     let owner = world.oracle().log(LOG_PATH).and_then(|state| state.owner.clone());
     let free: Vec<usize> = (0..disks.disks.len()).filter(|&at| disks.disks[at].spool.strong_count() == 0).collect();
-    let again = !free.is_empty() && disks.rng.chance(80);
+    let again = !free.is_empty() && (disks.always_again || disks.rng.chance(80));
     let at = if again {
         // Mostly that of the last owner.
         let is_owners =
@@ -75,7 +77,7 @@ pub fn spool(process: &Process, mutation: Mutation, max_bytes: u64) -> Arc<Spool
         let any = free[disks.rng.below(free.len() as u64) as usize];
         match mutation {
             Mutation::SpoolOfAnotherOwner => another.unwrap_or(any),
-            _ if disks.rng.chance(70) => owners.unwrap_or(any),
+            _ if disks.always_again || disks.rng.chance(70) => owners.unwrap_or(any),
             _ => any,
         }
     } else {
@@ -87,7 +89,7 @@ pub fn spool(process: &Process, mutation: Mutation, max_bytes: u64) -> Arc<Spool
         world.count("disk found again");
         if mutation == Mutation::SpoolOfAnotherOwner {
             pass_off(world, &dir);
-        } else if disks.rng.chance(8) {
+        } else if !disks.always_again && disks.rng.chance(8) {
             damage(world, &dir, &mut disks.rng);
         }
     }

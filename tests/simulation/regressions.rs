@@ -97,6 +97,31 @@ fn a_log_that_was_truncated_below_what_is_in_no_object_is_noticed() {
     });
 }
 
+/// What an adopted spool holds was read too, although nothing of it is decided: records in its place were missed where the partition
+/// was idle since.
+#[test]
+fn a_log_that_was_truncated_below_what_the_spool_holds_is_noticed() {
+    in_virtual_time(async {
+        let world = world(200);
+        world.disks().always_again = true;
+        let plan = plan(1 << 24).of_one_large_file();
+        let first = Worker::start(&world, &plan, 1, false, false);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        first.crash();
+        assert!(first.ended.await.unwrap().is_none());
+        let second = Worker::start(&world, &plan, 2, false, false);
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        assert_eq!(world.counters().get("spool adopted"), Some(&1), "{:?}", world.counters());
+        {
+            let mut topic = world.kafka();
+            topic.truncate(0, 150);
+            (0..100).for_each(|_| topic.grow());
+        }
+        let error = end_of(second).await.unwrap_err();
+        assert!(error.to_string().contains("truncated"), "{error}");
+    });
+}
+
 /// A job had nothing to read of a log that was truncated and had grown again to where it was, so it said that it had caught up
 /// (seed 63526).
 #[test]
