@@ -140,7 +140,8 @@ fn bytes_that_changed_in_the_spool_never_become_an_object() {
     member.running.signal("CONT");
     member.running.wait_for("store request is tried again");
     member.running.signal("STOP");
-    let spooled = data(&setup.spool());
+    // The worker may have been stopped between making a file and writing to it.
+    let spooled: Vec<_> = data(&setup.spool()).into_iter().filter(|(_, bytes)| *bytes > 0).collect();
     assert!(!spooled.is_empty());
     for (path, bytes) in spooled {
         let mut content = fs::read(&path).unwrap();
