@@ -286,6 +286,7 @@ fn a_stop_gives_up_what_is_not_logged() {
     seal_all(&mut core, 0);
     core.stop(0);
     let actions = core.take_actions();
+    assert!(actions.iter().any(|action| matches!(action, Action::Discard { .. })), "{actions:?}");
     assert!(!actions.iter().any(|action| matches!(action, Action::Append(_))), "{actions:?}");
     assert!(core.is_finished());
     assert_eq!(core.state().low(0), Some(0));

@@ -259,9 +259,10 @@ impl Core {
     pub fn stop(&mut self, now_ms: i64) {
         self.phase = Phase::Stopping;
         if !self.appending && !self.spooled.parks {
-            // Never logged, so never decided: the next owner reads these records again, or finds them in the spool.
+            // Never logged, so never decided: the next owner reads these records again.
             for file in std::mem::take(&mut self.unlogged) {
                 self.files.remove(file);
+                self.actions.push(Action::Discard { file });
             }
         }
         self.next_append(now_ms);
