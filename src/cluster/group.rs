@@ -19,7 +19,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same once nothing has moved for a while: each look renews what is held, and all owners are still back within the others'
 /// hold-off when Redis has lost its memory.
 const LOOK_WHEN_STILL: Duration = Duration::from_secs(3);
-const STILL_AFTER: Duration = Duration::from_secs(30);
+const STILL_AFTER_MS: u64 = 30_000;
 /// Between two tries while Redis is away, spread by half. With the link's limits every owner is back within the others' hold-off.
 const RETRY_EVERY: Duration = Duration::from_secs(1);
 
@@ -59,8 +59,6 @@ pub struct Group {
     environment: Environment,
     standing: Mutex<Standing>,
     begun: Instant,
-    /// When somebody in the group last came, went, took or gave something, as this worker saw it.
-    moved_at: Mutex<Instant>,
     /// After each step supervisors look again, in the order in which they began to wait.
     stepped: Notify,
     /// Something is to be said to Redis at once.
@@ -86,7 +84,6 @@ impl Group {
             environment,
             standing: Mutex::new(Standing::new(me, timing)),
             begun: Instant::now(),
-            moved_at: Mutex::new(Instant::now()),
             stepped: Notify::new(),
             wake: Notify::new(),
             left: watch::Sender::new(false),
@@ -109,7 +106,7 @@ impl Group {
             self.stepped.notify_waiters();
             let random = self.environment.random.next_u128() as u32;
             let (every, spread_percent) = match outcome {
-                Ok(()) if self.is_still() => (LOOK_WHEN_STILL, 10),
+                Ok(()) if self.lock().is_still(STILL_AFTER_MS, self.now_ms()) => (LOOK_WHEN_STILL, 10),
                 Ok(()) => (LOOK_EVERY, 10),
                 Err(_) => (RETRY_EVERY, 50),
             };
@@ -127,14 +124,6 @@ impl Group {
             tracing::warn!(group = self.name, %error, "the leases are not given back; they end by themselves");
         }
         self.stepped.notify_waiters();
-    }
-
-    fn is_still(&self) -> bool {
-        self.moved_at.lock().unwrap_or_else(PoisonError::into_inner).elapsed() >= STILL_AFTER
-    }
-
-    fn moves(&self) {
-        *self.moved_at.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
     }
 
     fn may_go(&self) -> bool {
@@ -163,7 +152,6 @@ impl Group {
             (standing.me().instance.clone(), standing.releases())
         };
         if !releases.is_empty() {
-            self.moves();
             self.coordinator.release(&me, &releases).await?;
             self.lock().on_released(&releases);
             self.say(&releases, "lease given back");
@@ -176,15 +164,9 @@ impl Group {
                 let away_ms = self.environment.clock.now_ms().saturating_sub(away.since_ms);
                 tracing::info!(group = self.name, away_ms, held = held.len(), "coordination is back");
             }
-            let before = standing.view().cloned();
-            let wanted = standing.on_view(view, self.now_ms());
-            if standing.view() != before.as_ref() || standing.is_moving(self.now_ms()) {
-                self.moves();
-            }
-            wanted
+            standing.on_view(view, self.now_ms())
         };
         if !wanted.is_empty() {
-            self.moves();
             let acquired = self.coordinator.acquire(&me, &wanted).await?;
             self.lock().on_acquired(&acquired);
             self.say(&acquired, "lease taken");

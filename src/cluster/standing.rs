@@ -104,12 +104,23 @@ pub struct Standing {
     away: Option<Away>,
     /// Nothing is taken or given up before.
     hold_off_until_ms: u64,
+    /// When something in the group was last seen to come, go, be taken or given.
+    moved_at_ms: u64,
     leaving: bool,
 }
 
 impl Standing {
     pub fn new(me: Me, timing: Timing) -> Self {
-        Self { me, timing, seats: BTreeMap::new(), view: None, away: None, hold_off_until_ms: 0, leaving: false }
+        Self {
+            me,
+            timing,
+            seats: BTreeMap::new(),
+            view: None,
+            away: None,
+            hold_off_until_ms: 0,
+            moved_at_ms: 0,
+            leaving: false,
+        }
     }
 
     pub fn me(&self) -> &Me {
@@ -186,7 +197,7 @@ impl Standing {
     }
 
     /// Something of this worker's own is on its way: a task that comes or goes, the worker itself.
-    pub fn is_moving(&self, now_ms: u64) -> bool {
+    fn is_moving(&self, now_ms: u64) -> bool {
         let phase = self.phase(now_ms);
         !matches!(phase, Phase::Ready | Phase::Job)
             || !self.in_stage(&[Stage::GivingUp, Stage::Releasing, Stage::Lost]).is_empty()
@@ -229,9 +240,19 @@ impl Standing {
             seat.cooling = None;
             seat.stage = if seat.running { Stage::Lost } else { Stage::Free };
         }
+        let changed = self.view.as_ref() != Some(&view);
         self.view = Some(view);
         self.give_up(now_ms);
-        self.wanted(now_ms)
+        let wanted = self.wanted(now_ms);
+        if changed || !wanted.is_empty() || self.is_moving(now_ms) {
+            self.moved_at_ms = now_ms;
+        }
+        wanted
+    }
+
+    /// Nothing in the group has moved for so long.
+    pub fn is_still(&self, for_ms: u64, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.moved_at_ms) >= for_ms
     }
 
     /// Candidates in one of the phases, and what should be whose among them. Tasks that others hold (a job, somebody who leaves or

@@ -492,3 +492,26 @@ proptest! {
         });
     }
 }
+
+/// Redis is asked seldomer once nothing moves.
+#[tokio::test]
+async fn a_group_is_still_until_somebody_comes_or_goes() {
+    let mut world = World::new(2);
+    world.join(None);
+    let is_still = |world: &mut World| {
+        let now_ms = world.now_ms();
+        world.at(0).standing.is_still(30_000, now_ms)
+    };
+    world.ticks(30).await;
+    assert!(!is_still(&mut world), "it took its tasks");
+    world.ticks(20).await;
+    assert!(is_still(&mut world));
+    world.join(None);
+    world.ticks(30).await;
+    assert!(!is_still(&mut world), "one task was given");
+    world.ticks(30).await;
+    assert!(is_still(&mut world));
+    world.workers[1] = None;
+    world.ticks(15).await;
+    assert!(!is_still(&mut world), "its lease ended");
+}
