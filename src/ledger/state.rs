@@ -120,6 +120,11 @@ impl State {
         self.marks.get(lane).and_then(|marks| marks.get(&partition)).copied()
     }
 
+    /// Below it the log has decided what becomes of the lane's records; `None`: the partition is not in the log.
+    pub fn decided_to(&self, lane: &Lane, partition: i32) -> Option<i64> {
+        self.mark(lane, partition).max(self.low(partition))
+    }
+
     /// Nothing that was decided has to be read again: no object is pending, and no mark lies above low.
     pub fn is_settled(&self) -> bool {
         let above_low = |(partition, mark): (&i32, &i64)| self.low(*partition).is_none_or(|low| *mark > low);

@@ -66,8 +66,7 @@ pub async fn adopt(
     };
     blocking(|| context.spool.forget_left(connector, topic, task));
     if let Some(Adopted { adoption, .. }) = &adopted {
-        let bytes: u64 = adoption.all().map(|file| file.found.bytes).sum();
-        let (open, decided) = (adoption.open.len(), adoption.decided.len());
+        let (open, decided, bytes) = (adoption.open.len(), adoption.decided.len(), adoption.bytes());
         tracing::info!(connector, topic, task, open, decided, bytes, "the spool is adopted");
     }
     Ok(adopted)
@@ -97,7 +96,7 @@ async fn take(
     }
     let files: Vec<FileId> = adoption.all().map(|file| file.file).collect();
     let place = (context.connector.name.as_str(), context.topic.as_str(), context.task);
-    let bytes: u64 = adoption.all().map(|file| file.found.bytes).sum();
+    let bytes = adoption.bytes();
     tracing::info!(connector = place.0, topic = place.1, task = place.2, bytes, "what the spool holds is checked");
     let made = blocking(|| context.spool.adopt(left, &files, place, begin.clone(), adoption.floor.clone()));
     Ok(made.map(|made| Adopted { adoption, spool: made.spool, files: made.files }))

@@ -11,7 +11,7 @@ use crate::archive::index::Skipped;
 use crate::ledger::{Intent, IntentId, Pending, State};
 use crate::pipeline::lane::{FileId, Frames};
 use crate::pipeline::source::Position;
-use crate::pipeline::spool::journal::{FileFound, Floor, JournalFound};
+use crate::pipeline::spool::journal::{FileFound, Floor, Held, JournalFound};
 
 /// A file of the spool that is used again.
 #[derive(Clone, Debug)]
@@ -45,6 +45,11 @@ pub struct Adoption {
 impl Adoption {
     pub fn all(&self) -> impl Iterator<Item = &AdoptedFile> {
         self.open.iter().chain(self.decided.values())
+    }
+
+    /// Of all files, as stored.
+    pub fn bytes(&self) -> u64 {
+        self.all().map(|file| file.found.bytes).sum()
     }
 }
 
@@ -139,11 +144,8 @@ pub fn plan(
 /// Whether the log has decided what becomes of a file's records.
 fn is_decided(file: &FileFound, state: &State) -> Result<bool, String> {
     let lane = &file.note.lane;
-    let of_partition = |partition: i32, first: i64| {
-        let from = state.mark(lane, partition).into_iter().chain(state.low(partition)).max();
-        from.is_some_and(|from| first < from)
-    };
-    let decided = file.note.held.iter().filter(|held| of_partition(held.partition, held.range.first)).count();
+    let is_below = |held: &&Held| state.decided_to(lane, held.partition).is_some_and(|end| held.range.first < end);
+    let decided = file.note.held.iter().filter(is_below).count();
     if decided > 0 && decided < file.note.held.len() {
         return Err(format!("the log has decided about a part of the file of {}", lane.app));
     }
@@ -152,8 +154,7 @@ fn is_decided(file: &FileFound, state: &State) -> Result<bool, String> {
 
 /// Whether the log knows all earlier files of the lane.
 fn follows_what_is_decided(file: &FileFound, state: &State) -> bool {
-    let lane = &file.note.lane;
-    let decided_to = |partition: i32| state.mark(lane, partition).into_iter().chain(state.low(partition)).max();
+    let decided_to = |partition: i32| state.decided_to(&file.note.lane, partition);
     file.note.after.iter().all(|(&partition, &end)| decided_to(partition).is_some_and(|decided| decided >= end))
 }
 
@@ -171,7 +172,7 @@ mod tests {
     use crate::ledger::encoding::Stored;
     use crate::ledger::{Commit, Entry, Identity, Lane, Range, SettingsRecord, StepId, Token};
     use crate::pipeline::lane::{Opener, OwnedAppKey};
-    use crate::pipeline::spool::journal::{Begin, FileNote, Held};
+    use crate::pipeline::spool::journal::{Begin, FileNote};
 
     fn settings() -> SettingsRecord {
         SettingsRecord { hash: "settings".to_owned(), content: serde_json::Value::Null }

@@ -3,13 +3,13 @@
 //! Owns: finding it, checking that the files are what its journal says, making it this process's own, forgetting the rest.
 //! Does not own: whether it may be used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::journal::{self, Begin, FileFound, Floor, Journal, JournalFound};
 use super::{Inner, JOURNAL, Spool, SpoolFile, TaskSpool, bytes_in, data_path, remove, task_folder};
@@ -50,8 +50,13 @@ impl Spool {
         }
     }
 
+    /// Nobody else moves or deletes what was left.
+    fn alone(&self) -> MutexGuard<'_, ()> {
+        self.taking.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn forget(&self, dir: &Path) {
-        let _alone = self.taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _alone = self.alone();
         self.uncount(bytes_in(dir));
         if let Err(error) = remove(dir) {
             tracing::warn!(dir = %dir.display(), %error, "leftovers in the spool can't be deleted, the next start tries again");
@@ -86,7 +91,7 @@ impl Spool {
                 Err(error) => return Err(format!("{}: {error}", path.display())),
             };
         }
-        let _alone = self.taking.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _alone = self.alone();
         let (connector, topic, task) = place;
         let parent = task_folder(&self.dir, connector, topic, task);
         let dir = parent.join(&begin.token);
@@ -111,7 +116,7 @@ impl Spool {
     ) -> io::Result<Adopted> {
         let old = dir.join("journal.old");
         fs::rename(dir.join(JOURNAL), &old)?;
-        let keeps = wanted.keys().map(|&id| data_path(dir, id)).collect::<std::collections::HashSet<_>>();
+        let keeps = wanted.keys().map(|&id| data_path(dir, id)).collect::<HashSet<_>>();
         for entry in fs::read_dir(dir)? {
             let path = entry?.path();
             if path != old && !keeps.contains(&path) {

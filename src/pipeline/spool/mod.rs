@@ -204,8 +204,8 @@ impl TaskSpool {
     /// # Errors
     /// The disk is full or broken.
     pub fn write_floor(&self, floor: Floor) -> Result<(), SpoolError> {
-        let path = || self.journal.path().to_owned();
-        self.journal.floor(floor).map_err(|source| SpoolError { path: path(), what: "can't be written", source })
+        let fail = |source| SpoolError { path: self.journal.path().to_owned(), what: "can't be written", source };
+        self.journal.floor(floor).map_err(fail)
     }
 }
 
