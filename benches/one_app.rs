@@ -1,7 +1,8 @@
 //! One partition with one hot app: a whole task, from lz4 batches in memory into files, on one core and on two.
 //!
 //! `cargo bench --bench one_app` runs itself under `taskset`, in turn on one core and on two, and prints how many times faster two
-//! are. SLUICE_BENCH_RECORDS says how much, SLUICE_BENCH_CODECS with which codecs. Wall time: it wants a machine without other work.
+//! are. SLUICE_BENCH_RECORDS says how much, SLUICE_BENCH_CODECS with which codecs, TMPDIR where spool and archive lie. Wall time: it wants a
+//! machine without other work, and enough records that the start and the last fsync do not count.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
@@ -15,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use common::{Load, TOPIC};
+use rustix::time::{ClockId, clock_gettime};
 use sluice::api::metrics::TaskMetrics;
 use sluice::archive::codec::Codec;
 use sluice::clock::Environment;
@@ -39,37 +41,60 @@ const CHILD: &str = "SLUICE_BENCH_CHILD";
 
 fn main() {
     let number = |name, default| std::env::var(name).map_or(default, |text| text.parse::<u64>().unwrap());
-    let records = number("SLUICE_BENCH_RECORDS", 1_500_000);
+    let records = number("SLUICE_BENCH_RECORDS", 4_500_000);
     if let Ok(child) = std::env::var(CHILD) {
         let (codec, cores) = child.split_once(' ').unwrap();
         let codec = CODECS.into_iter().find(|(name, _)| *name == codec).unwrap().1;
-        println!("{}", mb_per_second(records, codec, cores.parse().unwrap()));
+        let Pace { mb_per_second, cpu_seconds_per_gb } = pace(records, codec, cores.parse().unwrap());
+        println!("{mb_per_second} {cpu_seconds_per_gb}");
         return;
     }
-    println!("| codec | MB/s on 1 core | on 2 | times |\n|---|---|---|---|");
+    println!("| codec | MB/s on 1 core | on 2 | times | CPU s/GB on 1 | on 2 |\n|---|---|---|---|---|---|");
     let wanted = std::env::var("SLUICE_BENCH_CODECS").unwrap_or_else(|_| "lz4 zstd gzip".to_owned());
     for codec in wanted.split(' ') {
         // In turn, so that a change of the machine's load hits both.
-        let (mut one, mut two) = (0.0, 0.0);
+        let (mut one, mut two) = (Pace::default(), Pace::default());
         for _ in 0..ROUNDS {
-            one = f64::max(one, child(codec, 1));
-            two = f64::max(two, child(codec, 2));
+            one = one.faster(child(codec, 1));
+            two = two.faster(child(codec, 2));
         }
-        println!("| {codec} | {one:.0} | {two:.0} | {:.2} |", two / one);
+        println!(
+            "| {codec} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} |",
+            one.mb_per_second,
+            two.mb_per_second,
+            two.mb_per_second / one.mb_per_second,
+            one.cpu_seconds_per_gb,
+            two.cpu_seconds_per_gb,
+        );
     }
 }
 
-fn child(codec: &str, cores: usize) -> f64 {
+/// How fast one run was.
+#[derive(Clone, Copy, Default)]
+struct Pace {
+    mb_per_second: f64,
+    cpu_seconds_per_gb: f64,
+}
+
+impl Pace {
+    fn faster(self, other: Self) -> Self {
+        if other.mb_per_second > self.mb_per_second { other } else { self }
+    }
+}
+
+fn child(codec: &str, cores: usize) -> Pace {
     let cpus = if cores == 1 { "0" } else { "0,1" };
     let program = std::env::current_exe().unwrap();
     let mut command = Command::new("taskset");
     command.args(["-c", cpus]).arg(program).env(CHILD, format!("{codec} {cores}"));
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
+    let text = String::from_utf8(output.stdout).unwrap();
+    let (mb_per_second, cpu_seconds_per_gb) = text.trim().split_once(' ').unwrap();
+    Pace { mb_per_second: mb_per_second.parse().unwrap(), cpu_seconds_per_gb: cpu_seconds_per_gb.parse().unwrap() }
 }
 
-fn mb_per_second(records: u64, codec: Codec, cores: usize) -> f64 {
+fn pace(records: u64, codec: Codec, cores: usize) -> Pace {
     let load = Load::new(records, 1, 1);
     let (dir, mut connector) = (tempfile::tempdir().unwrap(), common::connector());
     connector.compression.codec = codec;
@@ -101,10 +126,12 @@ fn mb_per_second(records: u64, codec: Codec, cores: usize) -> f64 {
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(cores.get()).enable_all().build().unwrap();
     let began = Instant::now();
+    let cpu_began = cpu_seconds();
     let end = runtime.block_on(async { run(&context, true, CancellationToken::new()).await }).unwrap();
     let seconds = began.elapsed().as_secs_f64();
+    let cpu = cpu_seconds() - cpu_began;
     assert_eq!(end, End::CaughtUp);
-    bytes as f64 / 1e6 / seconds
+    Pace { mb_per_second: bytes as f64 / 1e6 / seconds, cpu_seconds_per_gb: cpu * 1e9 / bytes as f64 }
 }
 
 /// A topic of one partition whose answers are there already.
@@ -148,4 +175,10 @@ impl Kafka for InMemory {
         });
         Reader::new(stop)
     }
+}
+
+/// CPU time of this process.
+fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -3,8 +3,8 @@
 
 usage: measure.py OUTPUT [--beside PIDFILE].. COMMAND [ARGS..]
 
-`--beside`: a service whose CPU seconds in that time are told too. SIGTERM is passed on, for commands that run until they are told to
-end.
+`--beside`: a service whose CPU seconds in that time are told too, and samples of [Unix time, CPU seconds so far of command and services,
+of the machine]. SIGTERM is passed on, for commands that run until they are told to end.
 """
 
 import json
@@ -18,17 +18,21 @@ import time
 SAMPLE_SECONDS = 0.1
 
 
-class Descriptors(threading.Thread):
-    """Looks every now and then how many a process has open."""
+class Sampler(threading.Thread):
+    """Looks every now and then how many descriptors a process has open and, with services beside it, what CPU was used."""
 
-    def __init__(self, pid):
+    def __init__(self, pid, beside):
         super().__init__(daemon=True)
-        self.folder, self.most, self.over = f"/proc/{pid}/fd", 0, threading.Event()
+        self.pid, self.beside, self.over = pid, beside, threading.Event()
+        self.most_descriptors, self.samples = 0, []
 
     def run(self):
         while not self.over.wait(SAMPLE_SECONDS):
             try:
-                self.most = max(self.most, len(os.listdir(self.folder)))
+                self.most_descriptors = max(self.most_descriptors, len(os.listdir(f"/proc/{self.pid}/fd")))
+                if self.beside:
+                    seconds = sum(map(process_seconds, [self.pid, *self.beside]))
+                    self.samples.append((round(time.time(), 3), round(seconds, 2), machine_seconds()))
             except OSError:
                 return
 
@@ -56,23 +60,24 @@ def main(output, beside, command):
     machine_before = machine_seconds() if beside else 0
     started = time.monotonic()
     child = subprocess.Popen(command)
-    descriptors = Descriptors(child.pid)
-    descriptors.start()
+    sampler = Sampler(child.pid, pids)
+    sampler.start()
     signal.signal(signal.SIGTERM, lambda *_: os.kill(child.pid, signal.SIGTERM))
     _, status, usage = os.wait4(child.pid, 0)
-    descriptors.over.set()
+    sampler.over.set()
     cost = {
         "wall_seconds": round(time.monotonic() - started, 3),
         "user_seconds": usage.ru_utime,
         "system_seconds": usage.ru_stime,
         # Linux counts in KiB, macOS in bytes.
         "peak_rss_bytes": usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
-        "peak_descriptors": descriptors.most,
+        "peak_descriptors": sampler.most_descriptors,
     }
     if beside:
         cost["beside_seconds"] = sum(map(process_seconds, pids)) - beside_before
         cost["machine_seconds"] = machine_seconds() - machine_before
         cost["cores"] = os.cpu_count()
+        cost["samples"] = sampler.samples
     with open(output, "w", encoding="utf-8") as file:
         json.dump(cost, file)
     return os.waitstatus_to_exitcode(status)
