@@ -9,11 +9,10 @@ use super::format::{Format, write_record};
 use super::varint::{write_signed, write_unsigned};
 use crate::record::Record;
 
-/// Largest piece of memory that records of usual size lie in. One buffer that doubles until it holds a frame copies each byte once
-/// more and is half empty on average; the allocator gives back pieces of this size without asking the kernel for fresh pages.
-const CHUNK_BYTES: usize = 64 * 1024;
-/// The first piece of a frame grows from this by fours: most lanes of many are small.
-const FIRST_CHUNK_BYTES: usize = 2 * 1024;
+/// Pieces of memory that records of usual size lie in: as large as half of what is there already, within these bounds. A buffer that
+/// doubles until it holds a frame copies each byte once more and is half empty on average; most lanes of many are small; the
+/// allocator gives back pieces of the largest size without asking the kernel for fresh pages.
+const CHUNK_BYTES: std::ops::RangeInclusive<usize> = 2 * 1024..=64 * 1024;
 /// Of a record in the json format, beside key, value and headers.
 const JSON_FIELDS_BYTES: usize = 160;
 
@@ -27,25 +26,59 @@ pub struct FrameBuffer {
     capacity: usize,
     table: Vec<u8>,
     runs: Vec<Run>,
+    totals: Totals,
 }
 
-/// Consecutive records of one partition in one chunk.
+/// Consecutive records of one partition in one chunk. Where many lanes take turns it is one record, so it is kept small.
 #[derive(Clone, Copy, Debug)]
 struct Run {
     partition: i32,
+    /// No more than a chunk has bytes, or one.
+    count: u32,
     chunk: usize,
     data_start: usize,
-    data_end: usize,
     table_start: usize,
-    count: u64,
     first_offset: i64,
     last_offset: i64,
     first_timestamp_ms: i64,
     last_timestamp_ms: i64,
+}
+
+/// What the index says of all records of a partition in a frame.
+#[derive(Clone, Copy, Debug)]
+struct Total {
+    partition: i32,
     /// Earliest and latest event time.
     times: (i64, i64),
     /// Wrapping sum of the offset hashes.
     sum: u128,
+}
+
+#[derive(Debug, Default)]
+struct Totals {
+    totals: Vec<Total>,
+    /// Records come in runs of one partition: the last one found is nearly always right.
+    last: usize,
+}
+
+impl Totals {
+    fn add(&mut self, partition: i32, time_ms: i64, hash: u128) {
+        let is_its = |total: &Total| total.partition == partition;
+        if !self.totals.get(self.last).is_some_and(is_its) {
+            self.last = self.totals.iter().position(is_its).unwrap_or_else(|| {
+                self.totals.push(Total { partition, times: (time_ms, time_ms), sum: 0 });
+                self.totals.len() - 1
+            });
+        }
+        let total = &mut self.totals[self.last];
+        total.times = (total.times.0.min(time_ms), total.times.1.max(time_ms));
+        total.sum = total.sum.wrapping_add(hash);
+    }
+
+    fn of(&self, partitions: &[FramePartition]) -> impl Iterator<Item = &Total> {
+        let is_in = |partition| partitions.binary_search_by_key(&partition, |known| known.partition).is_ok();
+        self.totals.iter().filter(move |total| is_in(total.partition))
+    }
 }
 
 /// What a frame holds of one partition.
@@ -98,28 +131,18 @@ impl FrameBuffer {
             + self.chunks.capacity() * size_of::<Vec<u8>>()
             + self.table.capacity()
             + self.runs.capacity() * size_of::<Run>()
+            + self.totals.totals.capacity() * size_of::<Total>()
     }
 
     /// Index of a chunk that takes `bytes` more, which becomes the last one.
     fn chunk_for(&mut self, bytes: usize) -> usize {
-        let first = self.chunks.len() <= 1;
-        if let Some(chunk) = self.chunks.last_mut() {
-            if bytes <= chunk.capacity() - chunk.len() {
-                return self.chunks.len() - 1;
-            }
-            // Only the first one begins small.
-            if first && chunk.len() + bytes <= CHUNK_BYTES {
-                let before = chunk.capacity();
-                let wanted = (before * 4).max(chunk.len() + bytes).min(CHUNK_BYTES);
-                chunk.reserve_exact(wanted - chunk.len());
-                self.capacity += chunk.capacity() - before;
-                return 0;
-            }
+        if self.chunks.last().is_none_or(|chunk| bytes > chunk.capacity() - chunk.len()) {
+            // The sizes are few, so that what one frame frees serves the next.
+            let half = 1 << (self.len / 2).max(1).ilog2();
+            let chunk = Vec::with_capacity(bytes.max(half.clamp(*CHUNK_BYTES.start(), *CHUNK_BYTES.end())));
+            self.capacity += chunk.capacity();
+            self.chunks.push(chunk);
         }
-        let least = if self.chunks.is_empty() { FIRST_CHUNK_BYTES } else { CHUNK_BYTES };
-        let chunk = Vec::with_capacity(bytes.max(least));
-        self.capacity += chunk.capacity();
-        self.chunks.push(chunk);
         self.chunks.len() - 1
     }
 
@@ -138,34 +161,32 @@ impl FrameBuffer {
             (Format::Raw, None) => Some(0),
             (Format::Raw, Some(value)) => memchr::memchr(b'\n', value).map(|_| value.len() as u64 + 1),
         };
+        self.totals.add(record.partition, time_ms, hash);
         let (gap, timestamp_delta) = match self.runs.last_mut() {
             Some(run) if run.partition == record.partition && run.chunk == at => {
-                let gap = record.offset.wrapping_sub(run.last_offset).wrapping_sub(1).cast_unsigned();
-                let delta = record.timestamp_ms.wrapping_sub(run.last_timestamp_ms);
-                run.data_end = end;
+                let follows = run.follows(record.offset, record.timestamp_ms);
                 run.count += 1;
                 run.last_offset = record.offset;
                 run.last_timestamp_ms = record.timestamp_ms;
-                run.times = (run.times.0.min(time_ms), run.times.1.max(time_ms));
-                run.sum = run.sum.wrapping_add(hash);
-                (gap, delta)
+                follows
             }
             _ => {
+                if self.runs.len() == self.runs.capacity() {
+                    // By less than doubling: where many lanes take turns these are a good part of their memory.
+                    self.runs.reserve_exact((self.runs.len() / 4).max(4));
+                }
                 self.runs.push(Run {
                     partition: record.partition,
+                    count: 1,
                     chunk: at,
                     data_start: start,
-                    data_end: end,
                     table_start: self.table.len(),
-                    count: 1,
                     first_offset: record.offset,
                     last_offset: record.offset,
                     first_timestamp_ms: record.timestamp_ms,
                     last_timestamp_ms: record.timestamp_ms,
-                    times: (time_ms, time_ms),
-                    sum: hash,
                 });
-                (0, 0)
+                FIRST
             }
         };
         write_unsigned(&mut self.table, gap << 1 | u64::from(extra.is_some()));
@@ -188,9 +209,7 @@ impl FrameBuffer {
     /// # Errors
     /// [`CodecError`]: the codec failed; nothing usable was appended.
     pub fn encode_apart(&self, encoder: &mut Encoder, out: &mut Vec<u8>) -> Result<Vec<FrameMeta>, CodecError> {
-        let order = self.order();
-        let same_partition = |&a: &usize, &b: &usize| self.runs[a].partition == self.runs[b].partition;
-        order.chunk_by(same_partition).map(|runs| self.encode_runs(runs, encoder, out)).collect()
+        self.by_partition(&self.order()).map(|runs| self.encode_runs(runs, encoder, out)).collect()
     }
 
     /// The runs by partition, then offset.
@@ -200,22 +219,27 @@ impl FrameBuffer {
         order
     }
 
+    /// The runs of each partition.
+    fn by_partition<'a>(&'a self, order: &'a [usize]) -> impl Iterator<Item = &'a [usize]> {
+        order.chunk_by(|&one, &next| self.runs[one].partition == self.runs[next].partition)
+    }
+
     fn encode_runs(&self, order: &[usize], encoder: &mut Encoder, out: &mut Vec<u8>) -> Result<FrameMeta, CodecError> {
         let pieces: Vec<&[u8]> = order.iter().map(|&index| self.data_of(index)).collect();
         let start = out.len();
         encoder.encode(&pieces, out)?;
         let stored = &out[start..];
-        let table = self.ordered_table(order);
+        let (partitions, table) = self.ordered_table(order);
         let compressed = lz4_flex::block::compress(&table);
-        let runs = || order.iter().map(|&index| &self.runs[index]);
+        let totals = || self.totals.of(&partitions);
         Ok(FrameMeta {
             raw_len: pieces.iter().map(|piece| piece.len() as u64).sum(),
             stored_len: stored.len() as u64,
             crc: crc32c::crc32c(stored),
-            min_time_ms: runs().map(|run| run.times.0).min().unwrap_or_default(),
-            max_time_ms: runs().map(|run| run.times.1).max().unwrap_or_default(),
-            partitions: self.partitions(order),
-            sum: runs().fold(0, |sum, run| sum.wrapping_add(run.sum)),
+            min_time_ms: totals().map(|total| total.times.0).min().unwrap_or_default(),
+            max_time_ms: totals().map(|total| total.times.1).max().unwrap_or_default(),
+            sum: totals().fold(0, |sum, total| sum.wrapping_add(total.sum)),
+            partitions,
             table_raw_len: table.len() as u64,
             table: if compressed.len() < table.len() { compressed } else { table },
         })
@@ -223,42 +247,52 @@ impl FrameBuffer {
 
     fn data_of(&self, index: usize) -> &[u8] {
         let run = &self.runs[index];
-        &self.chunks[run.chunk][run.data_start..run.data_end]
+        let chunk = &self.chunks[run.chunk];
+        let next = self.runs.get(index + 1).filter(|next| next.chunk == run.chunk);
+        &chunk[run.data_start..next.map_or(chunk.len(), |next| next.data_start)]
     }
 
-    fn ordered_table(&self, order: &[usize]) -> Vec<u8> {
-        let mut table = Vec::with_capacity(self.table.len() + order.len() * 16);
-        write_unsigned(&mut table, order.len() as u64);
-        for &index in order {
-            let run = &self.runs[index];
-            write_signed(&mut table, i64::from(run.partition));
-            write_unsigned(&mut table, run.count);
-            write_signed(&mut table, run.first_offset);
-            write_signed(&mut table, run.first_timestamp_ms);
-            let end = self.runs.get(index + 1).map_or(self.table.len(), |next| next.table_start);
-            table.extend_from_slice(&self.table[run.table_start..end]);
-        }
-        table
-    }
-
-    fn partitions(&self, order: &[usize]) -> Vec<FramePartition> {
-        let mut partitions: Vec<FramePartition> = Vec::new();
-        for &index in order {
-            let run = &self.runs[index];
-            match partitions.last_mut() {
-                Some(known) if known.partition == run.partition => {
-                    known.last = run.last_offset;
-                    known.count += run.count;
-                }
-                _ => partitions.push(FramePartition {
-                    partition: run.partition,
-                    first: run.first_offset,
-                    last: run.last_offset,
-                    count: run.count,
-                }),
+    /// What the frame holds of each partition, and the record table: one run for each of them, however they took turns.
+    fn ordered_table(&self, order: &[usize]) -> (Vec<FramePartition>, Vec<u8>) {
+        let mut partitions = Vec::new();
+        let mut table = Vec::with_capacity(self.table.len() + order.len() * 4);
+        write_unsigned(&mut table, self.by_partition(order).count() as u64);
+        for indices in self.by_partition(order) {
+            // None is empty: a group is made of what is in it.
+            let (first, last) = (&self.runs[indices[0]], &self.runs[indices[indices.len() - 1]]);
+            let count = indices.iter().map(|&index| u64::from(self.runs[index].count)).sum();
+            let (partition, first_offset) = (first.partition, first.first_offset);
+            partitions.push(FramePartition { partition, first: first_offset, last: last.last_offset, count });
+            write_signed(&mut table, i64::from(partition));
+            write_unsigned(&mut table, count);
+            write_signed(&mut table, first_offset);
+            write_signed(&mut table, first.first_timestamp_ms);
+            let mut before: Option<&Run> = None;
+            for &index in indices {
+                let run = &self.runs[index];
+                let end = self.runs.get(index + 1).map_or(self.table.len(), |next| next.table_start);
+                let entries = &self.table[run.table_start..end];
+                // The first entry of a run: no gap and no difference, each in one byte, and whether there is an extra.
+                let (gap, timestamp_delta) =
+                    before.map_or(FIRST, |before| before.follows(run.first_offset, run.first_timestamp_ms));
+                write_unsigned(&mut table, gap << 1 | u64::from(entries[0] & 1));
+                write_signed(&mut table, timestamp_delta);
+                table.extend_from_slice(&entries[2..]);
+                before = Some(run);
             }
         }
-        partitions
+        (partitions, table)
+    }
+}
+
+/// Gap and difference of timestamps of a run's first record.
+const FIRST: (u64, i64) = (0, 0);
+
+impl Run {
+    /// Gap and difference of timestamps of the record that comes after this run in its partition.
+    fn follows(&self, offset: i64, timestamp_ms: i64) -> (u64, i64) {
+        let gap = offset.wrapping_sub(self.last_offset).wrapping_sub(1).cast_unsigned();
+        (gap, timestamp_ms.wrapping_sub(self.last_timestamp_ms))
     }
 }
 
