@@ -5,7 +5,8 @@
 //!
 //! An entry is three numbers of 4 bytes, little endian (length of its text, length of its index entries, CRC32C of both), then
 //! text (JSON) and index entries. A frame's entry is written after the frame, so that whatever part of a journal can still be read
-//! tells of nothing that was not there. Nothing is synced: what a crash of the machine takes, checksums show.
+//! tells of nothing that was not there. Entries of frames are gathered until a floor is written, which is of no use without them.
+//! Nothing is synced: what a crash of the machine takes, checksums show.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -23,6 +24,8 @@ use crate::pipeline::lane::{FileId, Opener, OwnedAppKey};
 const VERSION: u32 = 1;
 /// Below this many bytes a journal is left as it is, however little of it still matters.
 const COMPACT_BYTES: u64 = 8 << 20;
+/// Entries of frames that are gathered before they are written: with small frames it would be a write for each.
+const GATHERED_BYTES: usize = 64 * 1024;
 /// Longest text and index entries that are believed.
 const MAX_PART_BYTES: u32 = 256 << 20;
 const HEAD_BYTES: usize = 12;
@@ -132,6 +135,11 @@ pub struct Journal {
 #[derive(Debug)]
 struct Inner {
     file: File,
+    /// Entries of frames that are not in the file yet.
+    gathered: Vec<u8>,
+    /// Entries are missing: a floor behind them would be believed.
+    broken: bool,
+    /// Of the file and what is gathered for it.
     bytes: u64,
     /// Bytes of the entries of each file that is still there.
     live: BTreeMap<FileId, u64>,
@@ -145,7 +153,15 @@ impl Journal {
         let mut file = OpenOptions::new().append(true).create_new(true).open(&path)?;
         let entry = encode(&Text::Begin(begin), &[])?;
         file.write_all(&entry)?;
-        let inner = Inner { file, bytes: entry.len() as u64, live: BTreeMap::new(), live_bytes: 0, floor_bytes: 0 };
+        let inner = Inner {
+            file,
+            gathered: Vec::new(),
+            broken: false,
+            bytes: entry.len() as u64,
+            live: BTreeMap::new(),
+            live_bytes: 0,
+            floor_bytes: 0,
+        };
         Ok(Self { path, inner: Mutex::new(inner) })
     }
 
@@ -181,7 +197,8 @@ impl Journal {
     pub(super) fn floor(&self, floor: Floor) -> io::Result<()> {
         let entry = encode(&Text::Floor(floor), &[])?;
         let mut inner = self.lock();
-        inner.append(&entry)?;
+        inner.gather(&entry)?;
+        inner.write()?;
         inner.floor_bytes = entry.len() as u64;
         self.compact_if_long(&mut inner)
     }
@@ -194,6 +211,7 @@ impl Journal {
 
     /// Leaves out what is said of files that are gone, and all floors but the last.
     fn compact(&self, inner: &mut Inner) -> io::Result<()> {
+        inner.write()?;
         let path = self.path.with_extension("new");
         let mut to = io::BufWriter::new(File::create(&path)?);
         let (mut bytes, mut floor) = (0, Vec::new());
@@ -221,17 +239,24 @@ impl Journal {
 
 impl Inner {
     fn keep(&mut self, file: FileId, entry: &[u8]) -> io::Result<()> {
-        self.append(entry)?;
+        self.gather(entry)?;
         *self.live.entry(file).or_default() += entry.len() as u64;
         self.live_bytes += entry.len() as u64;
         Ok(())
     }
 
-    /// In one piece: a process that is killed leaves an entry whole or not at all, as far as the kernel does.
-    fn append(&mut self, entry: &[u8]) -> io::Result<()> {
-        self.file.write_all(entry)?;
+    fn gather(&mut self, entry: &[u8]) -> io::Result<()> {
+        self.gathered.extend_from_slice(entry);
         self.bytes += entry.len() as u64;
-        Ok(())
+        if self.gathered.len() >= GATHERED_BYTES { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        if self.broken {
+            return Err(io::Error::other("an earlier write failed"));
+        }
+        let gathered = std::mem::take(&mut self.gathered);
+        self.file.write_all(&gathered).inspect_err(|_| self.broken = true)
     }
 }
 
@@ -358,4 +383,29 @@ pub(super) fn frames(path: &Path, mut each: impl FnMut(FileId, u32, &[u8], &[u8]
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a full disk did not take is missing for good, also once there is room: no floor may say otherwise.
+    #[test]
+    fn nothing_follows_entries_that_could_not_be_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("journal");
+        let journal = Journal::create(path.clone(), Begin::new("token", "settings", 0)).unwrap();
+        let lane = Lane { app: "a".to_owned(), bucket_start_secs: None };
+        let opener = Opener { partition: 0, offset: 0, time_ms: 0 };
+        let (app, held, after) = (OwnedAppKey::Missing, Vec::new(), BTreeMap::new());
+        let note = FileNote { lane, app, opener, opened_at_ms: 0, held, after };
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let disk = std::mem::replace(&mut journal.lock().file, full);
+        journal.frame(Frame { file: 1, sequence: 0, bytes: 1, crc: 0, raw: 1, note }, &[]).unwrap();
+        assert!(journal.floor(Floor::default()).is_err());
+        journal.lock().file = disk;
+        assert!(journal.floor(Floor::default()).is_err(), "there is room again");
+        let found = read(&path).unwrap().unwrap();
+        assert_eq!((found.floor, found.files.len()), (None, 0));
+    }
 }

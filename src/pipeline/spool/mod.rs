@@ -243,6 +243,8 @@ struct Inner {
     meta: Vec<u8>,
     /// Bytes and CRC32C of the index entries that are on disk.
     meta_on_disk: Option<(u64, u32)>,
+    /// What else was made beside the data.
+    beside: Vec<PathBuf>,
 }
 
 /// A compressed frame, or some that were cut at once, whose turn has not come.
@@ -335,6 +337,9 @@ impl SpoolFile {
         inner.meta.extend_from_slice(entries);
         if inner.meta.len() > META_IN_MEMORY_BYTES {
             let entries = std::mem::take(&mut inner.meta);
+            if inner.meta_on_disk.is_none() {
+                inner.beside.push(self.meta_path());
+            }
             self.append(&self.meta_path(), &entries).map_err(self.fail("index entries can't be written"))?;
             let (bytes, crc) = inner.meta_on_disk.unwrap_or_default();
             inner.meta_on_disk = Some((bytes + entries.len() as u64, crc32c::crc32c_append(crc, &entries)));
@@ -363,7 +368,8 @@ impl SpoolFile {
     /// The disk is full or broken, or the file is not what was written to it.
     pub fn finish(&self, codec: Codec, facts: &FileFacts) -> Result<FinishedFile, SpoolError> {
         let mut inner = self.lock();
-        let len = fs::metadata(&self.path).map_err(self.fail("is gone"))?.len();
+        let mut file = OpenOptions::new().append(true).open(&self.path).map_err(self.fail("is gone"))?;
+        let len = file.metadata().map_err(self.fail("is gone"))?.len();
         if len != inner.data_bytes || !inner.parked.is_empty() {
             return Err(self.changed(format!("{len} bytes instead of {}", inner.data_bytes)));
         }
@@ -378,6 +384,7 @@ impl SpoolFile {
         }
         meta.extend_from_slice(&inner.meta);
         if codec == Codec::None {
+            inner.beside.push(self.sorted_path());
             inner.data_crc = self.sort(&mut meta, inner.data_crc)?;
         }
         let mut tail = Vec::new();
@@ -385,10 +392,10 @@ impl SpoolFile {
             .map_err(|error| self.fail("index can't be built")(io::Error::other(error.to_string())))?;
         let sidecar = if codec == Codec::None {
             let path = self.path.with_extension("idx");
+            inner.beside.push(path.clone());
             fs::write(&path, &tail).map_err(self.fail("sidecar can't be written"))?;
             Some(Finished { path, bytes: tail.len() as u64, crc: crc32c::crc32c(&tail) })
         } else {
-            let mut file = OpenOptions::new().append(true).open(&self.path).map_err(self.fail("can't be written"))?;
             file.write_all(&tail).map_err(self.fail("can't be written"))?;
             inner.data_bytes += tail.len() as u64;
             inner.data_crc = crc32c::crc32c_append(inner.data_crc, &tail);
@@ -452,7 +459,7 @@ impl Drop for SpoolFile {
             return;
         }
         self.journal.forget(self.id);
-        for path in [self.path.clone(), self.meta_path(), self.path.with_extension("idx"), self.sorted_path()] {
+        for path in std::iter::once(&self.path).chain(&inner.beside) {
             // Nothing is there where no frame was written; what can't be deleted is at the next start.
             let _ = fs::remove_file(path);
         }

@@ -49,13 +49,12 @@ impl Writer {
         if let Body::File { path: source, len, crc } = body {
             sync_source(source, *len, *crc)?;
         }
-        self.settle(dir)?;
-        match self.place(path, dir, body) {
+        let settle_and_place = || self.settle(dir).and_then(|()| self.place(path, dir, body));
+        match settle_and_place() {
             // Someone removed the directory or swept our temporary file: once more from the start.
             Err(failure) if failure.error.kind() == io::ErrorKind::NotFound => {
-                self.settled().remove(dir);
-                self.settle(dir)?;
-                self.place(path, dir, body)
+                self.settled().retain(|known| !dir.starts_with(known));
+                settle_and_place()
             }
             other => other,
         }
@@ -104,24 +103,21 @@ impl Writer {
         if self.settled().contains(dir) {
             return Ok(());
         }
-        let missing: Vec<&Path> = dir.ancestors().take_while(|d| !d.exists()).collect();
-        for dir in missing.iter().rev() {
-            match fs::create_dir(dir) {
-                Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e).doing("creating a directory"),
-                _ => {}
-            }
+        let is_ours = dir.starts_with(&self.root);
+        // The root and what is above it may be somebody else's: they are synced where they are made here.
+        let must_be_synced = (is_ours && dir != self.root) || !dir.exists();
+        let mut made = false;
+        if let Some(parent) = dir.parent().filter(|_| must_be_synced) {
+            self.settle(parent)?;
+            made = match fs::create_dir(dir) {
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => false,
+                made => made.map(|()| true).doing("creating a directory")?,
+            };
+            sync_dir(parent)?;
         }
-        let made_above_root = missing.iter().any(|d| *d == self.root);
-        for (depth, ancestor) in dir.ancestors().enumerate() {
-            if depth > 0 {
-                sync_dir(ancestor)?;
-            }
-            let top = if made_above_root { depth >= missing.len() } else { *ancestor == self.root };
-            if top {
-                break;
-            }
+        if is_ours && !made {
+            sweep(dir)?;
         }
-        sweep(dir)?;
         let mut settled = self.settled();
         if settled.len() >= MAX_SETTLED {
             settled.clear();
