@@ -8,7 +8,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
 
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::budget::Permit;
 use super::lane::FileId;
@@ -19,8 +19,10 @@ use crate::archive::codec::{Codec, CodecError, Encoder};
 use crate::archive::frame::FrameBuffer;
 use crate::archive::index::FileFacts;
 
-/// Frames that may wait per thread: enough that a thread never runs dry, few enough to bound memory.
-const QUEUE_PER_THREAD: usize = 2;
+/// Bytes before compression that may wait per thread, in KiB: two frames of the usual size, so that a thread never runs dry.
+const QUEUED_KIB_PER_THREAD: usize = 2 * 1024;
+/// Jobs that may wait per thread. Of small frames many may: a task that waited for each would wake once a frame.
+const QUEUED_PER_THREAD: usize = 64;
 
 /// One piece of work on a file of the spool.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Job {
     pub spool: Arc<SpoolFile>,
     pub work: Work,
     pub done: mpsc::UnboundedSender<Worked>,
+    /// Its share of the queue, as long as it waits there.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// What is to be done.
@@ -47,6 +51,16 @@ pub enum Work {
     },
     /// Write the tail; every frame was stored.
     Finish { facts: Box<FileFacts> },
+}
+
+impl Work {
+    /// What it holds in memory while it waits.
+    fn kib(&self) -> usize {
+        match self {
+            Self::Compress { buffer, .. } => buffer.memory_bytes() / 1024,
+            Self::Finish { .. } => 0,
+        }
+    }
 }
 
 /// Outcome of a job.
@@ -78,6 +92,9 @@ pub enum CompressError {
 #[derive(Clone, Debug)]
 pub struct CompressPool {
     jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
+    /// Of all of it.
+    room_kib: usize,
 }
 
 impl CompressPool {
@@ -86,7 +103,7 @@ impl CompressPool {
     /// # Errors
     /// The system gives no more threads.
     pub fn start(threads: NonZeroUsize) -> std::io::Result<Self> {
-        let (jobs, queue) = mpsc::channel::<Job>(threads.get() * QUEUE_PER_THREAD);
+        let (jobs, queue) = mpsc::channel::<Job>(threads.get() * QUEUED_PER_THREAD);
         let queue = Arc::new(Mutex::new(queue));
         compression_threads(threads.get());
         for number in 0..threads.get() {
@@ -101,24 +118,44 @@ impl CompressPool {
                 }
             })?;
         }
-        Ok(Self { jobs })
+        Ok(Self::with_room(jobs, threads))
     }
 
     /// A pool without threads of its own: whoever holds the other end runs the jobs ([`Job::run`]).
     pub fn over(jobs: mpsc::Sender<Job>) -> Self {
-        Self { jobs }
+        Self::with_room(jobs, NonZeroUsize::MIN)
+    }
+
+    fn with_room(jobs: mpsc::Sender<Job>, threads: NonZeroUsize) -> Self {
+        let room_kib = (threads.get() * QUEUED_KIB_PER_THREAD).min(Semaphore::MAX_PERMITS);
+        Self { jobs, room: Arc::new(Semaphore::new(room_kib)), room_kib }
     }
 
     /// Waits for a place in the queue. `false`: the pool is gone.
-    pub async fn submit(&self, job: Job) -> bool {
+    pub async fn submit(&self, mut job: Job) -> bool {
+        // One that is larger than the queue waits until it is alone.
+        let kib = u32::try_from(job.work.kib().min(self.room_kib)).unwrap_or(u32::MAX);
+        let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib).await else { return false };
+        job.room = Some(room);
         self.jobs.send(job).await.is_ok()
     }
 }
 
 impl Job {
+    pub fn new(
+        file: FileId,
+        codec: Codec,
+        spool: Arc<SpoolFile>,
+        work: Work,
+        done: mpsc::UnboundedSender<Worked>,
+    ) -> Self {
+        Self { file, codec, spool, work, done, room: None }
+    }
+
     /// Does the work and reports it.
     pub fn run(self, encoders: &mut Encoders) {
-        let Self { file, codec, spool, work, done } = self;
+        let Self { file, codec, spool, work, done, room } = self;
+        drop(room);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match work {
             Work::Compress { sequence, buffer, level, note, permit } => {
                 let encoder = encoders.get(codec, level)?;
@@ -160,5 +197,48 @@ impl Encoders {
             }
         };
         Ok(&mut self.0[index].2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+    use crate::archive::format::Format;
+    use crate::pipeline::budget::Budget;
+    use crate::pipeline::spool::Spool;
+    use crate::pipeline::spool::journal::Begin;
+    use crate::record::{Headers, Record};
+
+    #[test]
+    fn bytes_bound_what_waits_not_how_many_frames() {
+        let dir = tempfile::tempdir().unwrap();
+        let spool = Spool::open(dir.path(), 1 << 30).unwrap();
+        let spool = spool.task("c", "t", 0, Begin::new("token", "settings", 0)).unwrap();
+        let (done, _worked) = mpsc::unbounded_channel();
+        let job = |kib: usize| {
+            let (value, mut buffer) = (vec![b'x'; kib * 1024], FrameBuffer::default());
+            let (key, headers) = (None, Headers::default());
+            let record = Record { partition: 0, offset: 0, timestamp_ms: 0, key, value: Some(&value), headers };
+            buffer.push(Format::Raw, "t", 0, &record, 0);
+            let permit = Budget::new(1 << 30).charge(0);
+            let work = Work::Compress { sequence: 0, buffer, level: None, note: None, permit };
+            Job::new(1, Codec::Lz4, Arc::new(spool.file(1)), work, done.clone())
+        };
+        let (jobs, mut queue) = mpsc::channel(QUEUED_PER_THREAD);
+        let pool = CompressPool::over(jobs);
+        assert_eq!(pool.submit(job(1_000)).now_or_never(), Some(true));
+        assert_eq!(pool.submit(job(1_000)).now_or_never(), Some(true));
+        assert_eq!(pool.submit(job(1_000)).now_or_never(), None, "two wait");
+        drop(queue.try_recv().unwrap());
+        for _ in 0..QUEUED_PER_THREAD / 2 {
+            assert_eq!(pool.submit(job(10)).now_or_never(), Some(true), "small ones");
+        }
+        while let Ok(job) = queue.try_recv() {
+            drop(job);
+        }
+        assert_eq!(pool.submit(job(3 * 1024)).now_or_never(), Some(true), "larger than the queue");
+        assert_eq!(pool.submit(job(10)).now_or_never(), None, "it waits alone");
     }
 }

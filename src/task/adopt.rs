@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::adoption::{Adoption, plan};
-use super::driver::TaskContext;
+use super::context::TaskContext;
 use super::error::TaskError;
 use crate::ledger::{IntentId, State};
 use crate::pipeline::lane::FileId;

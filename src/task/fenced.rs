@@ -5,7 +5,7 @@
 //! Who slept through a takeover finds what the next owner made of its task: an object under a key of ours that holds another intent, after
 //! a loss in Kafka was accepted; a position that retention has passed, since what lay below is archived.
 
-use super::driver::TaskContext;
+use super::context::TaskContext;
 use super::error::TaskError;
 use crate::ledger::Token;
 use crate::log::journal::{LogError, read_state};

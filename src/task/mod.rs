@@ -11,6 +11,7 @@
 
 mod adopt;
 pub mod adoption;
+pub mod context;
 pub mod core;
 pub mod cut;
 pub mod driver;
@@ -24,5 +25,6 @@ pub mod reset;
 pub mod settings;
 pub mod status;
 
-pub use driver::{End, Origin, TaskContext, close, run};
+pub use context::{Origin, TaskContext};
+pub use driver::{End, close, run};
 pub use error::TaskError;

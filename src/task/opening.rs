@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
 use super::adopt::{Adopted, Known, adopt};
+use super::context::TaskContext;
 use super::cut::{self, Goal, Step};
-use super::driver::TaskContext;
 use super::error::TaskError;
 use super::settings::TaskSettings;
 use crate::archive::index::Skipped;

@@ -352,6 +352,10 @@ impl Core {
         }
     }
 
+    pub fn open_lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// Memory of the lane buffers, for the budget.
     pub fn buffered_bytes(&self) -> usize {
         self.lanes.buffered_bytes() + self.rebuilds.values().map(|rebuild| rebuild.buffer.memory_bytes()).sum::<usize>()

@@ -1,22 +1,26 @@
 //! The doing half of a task: carries the core's actions out and brings the answers back.
 //!
-//! Owns: one event loop, the readers, the journal's owner task, uploads in flight.
-//! Does not own: decisions (the core's), retries of single requests (the doors').
+//! Owns: one event loop, the readers, what becomes of answers. Does not own: decisions (the core's), retries of single requests
+//! (the doors').
 //!
 //! Order in the loop: stop first, then answers, then records, then time. Records are taken only while the memory budget and the
 //! spool have room, so that a slow store slows reading and nothing else.
+
+mod copies;
+mod perform;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::adopt::Adopted;
-use super::core::{Action, Core, Taken};
+use super::context::TaskContext;
+use super::core::{Core, Taken};
 use super::cut::Goal;
 use super::error::TaskError;
 use super::fenced;
@@ -24,98 +28,36 @@ use super::letters::{Letters, Written};
 use super::opening::{self, Opened, Opening};
 use super::recent::Upload;
 use super::settings::TaskSettings;
-use super::status::{TaskState, TaskStatus};
-use crate::api::metrics::TaskMetrics;
+use super::status::TaskState;
 use crate::archive::app_id::app_id_of_segment;
-use crate::archive::index::Skipped;
 use crate::archive::key::KeyReader;
-use crate::clock::Environment;
 use crate::config::ConnectorConfig;
 use crate::kafka::backoff::Backoff;
 use crate::ledger::encoding::Stored;
-use crate::ledger::{Entry, Identity, State, Token};
-use crate::log::LogDoor;
-use crate::log::journal::{Journal, LogError};
-use crate::pipeline::budget::{Budget, Permit};
-use crate::pipeline::compress::{CompressError, CompressPool, Job, Outcome, Work, Worked};
+use crate::ledger::{State, Token};
+use crate::log::journal::LogError;
+use crate::pipeline::budget::Permit;
+use crate::pipeline::compress::{CompressError, Outcome, Worked};
 use crate::pipeline::lane::FileId;
-use crate::pipeline::source::{At, Kafka, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
+use crate::pipeline::source::{At, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
 use crate::pipeline::spool::journal::Floor;
-use crate::pipeline::spool::{Spool, SpoolFile, TaskSpool};
-use crate::pipeline::upload::upload;
-use crate::store::Store;
+use crate::pipeline::spool::{SpoolFile, TaskSpool};
+
+use self::perform::{JournalCommand, keep_journal};
 
 /// Blocks that may wait in front of the core; their memory is counted by the budget.
 const BLOCKS_QUEUED: usize = 16;
 /// Longest sleep of the loop: status and metrics are this fresh.
 const TICK: Duration = Duration::from_secs(1);
-/// Lows are copied to Kafka's group at most this often, and all of them at least each hour: a group without members
-/// forgets offsets that are not committed again (`offsets.retention.minutes`, some brokers keep them for hours only).
-const COPY_LOWS_MS: std::ops::Range<i64> = 5_000..3_600_000;
-/// The last copy at the end of a task must not hold it up.
-const LAST_COPY: Duration = Duration::from_secs(5);
 /// The spool's journal learns this often from where on a restart would read.
 const FLOOR_EVERY: Duration = Duration::from_secs(5);
 /// Other tasks of this process have so long to adopt what is theirs before a full spool makes it go.
 const LEFT_GRACE: Duration = Duration::from_secs(30);
+/// What an open lane takes beside its buffer: what is known of it, its spool file, index entries. Counted up to an eighth of the
+/// budget, so that however many lanes leave room for records.
+const LANE_BYTES: u64 = 3 * 1024;
 /// Above this share of the budget lane buffers are compressed early.
 const RELIEF_PERCENT: u64 = 75;
-
-/// What a task works with.
-#[derive(Debug)]
-pub struct TaskContext {
-    pub connector: Arc<ConnectorConfig>,
-    pub topic: String,
-    /// Which share of the topic's partitions is this task's.
-    pub task: u32,
-    /// How many shares there are, as the topic's mapping says.
-    pub tasks_max: u32,
-    /// Where the mapping before this one ended.
-    pub origin: Option<Arc<Origin>>,
-    pub worker_id: String,
-    pub kafka: Arc<dyn Kafka>,
-    pub store: Arc<dyn Store>,
-    pub log: Arc<dyn LogDoor>,
-    pub pool: CompressPool,
-    pub spool: Arc<Spool>,
-    pub budget: Budget,
-    /// Uploads of this connector at a time.
-    pub uploads: Arc<Semaphore>,
-    pub environment: Environment,
-    pub status: Arc<TaskStatus>,
-    pub metrics: Arc<TaskMetrics>,
-    pub shutdown_timeout: Duration,
-    /// Kafka's group that lows are copied to, for lag tools.
-    pub group: Option<String>,
-    /// Partitions that the topic has, as the worker sees it; new ones appear here.
-    pub topic_info: watch::Receiver<TopicInfo>,
-    /// Log entries between snapshots: [`super::core::SNAPSHOT_EVERY`].
-    pub snapshot_every: u64,
-}
-
-/// The end of a topic's mapping, where the next one begins.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Origin {
-    pub identity: Identity,
-    /// Of all partitions of the topic that were read.
-    pub lows: BTreeMap<i32, i64>,
-    /// What was left out below them and no file tells of.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub skipped: Vec<Skipped>,
-}
-
-impl TaskContext {
-    /// p % tasks_max == task.
-    pub fn is_of_share(&self, partition: i32) -> bool {
-        i64::from(partition) % i64::from(self.tasks_max) == i64::from(self.task)
-    }
-
-    /// The partitions of this task: those of its share, within the connector's `partitions`.
-    pub fn own_partitions(&self, topic: &TopicInfo) -> Vec<i32> {
-        let listed = |p: &i32| self.connector.partitions.as_ref().is_none_or(|list| list.contains(p));
-        topic.partitions.iter().copied().filter(|p| listed(p) && self.is_of_share(*p)).collect()
-    }
-}
 
 /// How a task ended without an error.
 #[derive(Clone, Debug, PartialEq)]
@@ -189,11 +131,6 @@ async fn owned(
             return Ok(end);
         }
     }
-}
-
-enum JournalCommand {
-    Append(Entry),
-    CleanUp,
 }
 
 /// Answers of everything that runs beside the loop.
@@ -386,6 +323,14 @@ impl<'a> Driver<'a> {
             }
             if self.core.is_draining() || deadline.is_some() {
                 // Nothing more is wanted; what is queued frees its memory.
+                if !self.readers.is_empty() && self.failed.is_none() && deadline.is_none() {
+                    tracing::info!(
+                        connector = self.connector.name,
+                        topic = self.context.topic,
+                        task = self.context.task,
+                        "all is read, its files are being finished"
+                    );
+                }
                 self.readers.clear();
             }
             if Instant::now() >= self.tick_at || self.core.is_due(self.now_ms()) {
@@ -465,67 +410,6 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
-    /// For the next process on this machine; nothing is written when nothing happens.
-    fn write_floor(&mut self) -> Result<(), TaskError> {
-        let floor = self.core.floor(self.now_ms());
-        if let Some(floor) = &floor
-            && self.floor.as_ref().is_none_or(|known| self.stopping || floor.is_news(known))
-        {
-            self.spool.write_floor(floor.clone())?;
-        }
-        self.floor = floor.or_else(|| self.floor.take());
-        Ok(())
-    }
-
-    /// Without it the next process reads more; nothing else depends on it.
-    fn write_last_floor(&mut self) {
-        if !self.context.spool.is_kept() {
-            return;
-        }
-        if let Err(error) = self.write_floor() {
-            tracing::warn!(connector = self.context.connector.name, %error, "the spool is not left in order, the next start reads again");
-        }
-    }
-
-    fn lows(&self) -> Vec<(i32, i64)> {
-        self.core.state().lows.iter().map(|(&partition, low)| (partition, low.offset)).collect()
-    }
-
-    /// Copies low to Kafka, for lag tools. Nothing depends on it: a failure is said and tried again.
-    fn copy_lows(&mut self, now_ms: i64) {
-        let age_ms = now_ms.saturating_sub(self.copied_lows_at_ms);
-        let lows = self.lows();
-        if self.copying_lows || age_ms < COPY_LOWS_MS.start || (lows == self.copied_lows && age_ms < COPY_LOWS_MS.end) {
-            return;
-        }
-        let Some(group) = self.context.group.clone() else { return };
-        let (kafka, topic) = (Arc::clone(&self.context.kafka), self.context.topic.clone());
-        // Also a copy that fails is tried again only after a while.
-        self.copied_lows_at_ms = now_ms;
-        self.copying_lows = true;
-        let answers = self.answers.0.clone();
-        self.background.spawn(async move {
-            let copied = kafka.commit(&group, &topic, &lows).await;
-            if let Err(error) = &copied {
-                tracing::warn!(group, topic, %error, "lows are not copied to the group's offsets");
-            }
-            let _ = answers.send(Answer::LowsCopied(copied.is_ok().then_some(lows)));
-        });
-    }
-
-    async fn copy_lows_at_the_end(&self) {
-        let Some(group) = &self.context.group else { return };
-        let lows = self.lows();
-        if lows == self.copied_lows {
-            return;
-        }
-        let copied =
-            tokio::time::timeout(LAST_COPY, self.context.kafka.commit(group, &self.context.topic, &lows)).await;
-        if let Ok(Err(error)) = copied {
-            tracing::warn!(group, topic = self.context.topic, %error, "lows are not copied to the group's offsets");
-        }
-    }
-
     fn publish(&mut self) {
         let progress = self.core.progress();
         let counters = self.core.take_counters();
@@ -587,14 +471,21 @@ impl<'a> Driver<'a> {
         Ok(())
     }
 
+    /// Counts what the lanes take.
+    fn count_lanes(&mut self) {
+        let beside = (self.core.open_lanes() as u64 * LANE_BYTES).min(self.context.budget.max_bytes() / 8);
+        self.lanes_permit.resize(self.core.buffered_bytes() as u64 + beside);
+    }
+
     fn relieve_memory(&mut self) {
+        self.count_lanes();
         let budget = &self.context.budget;
         let buffered = self.core.buffered_bytes() as u64;
-        self.lanes_permit.resize(buffered);
         let ceiling = budget.max_bytes() / 100 * RELIEF_PERCENT;
         if budget.used_bytes() > ceiling {
-            // A quarter at once, so that the search for the fullest is rare.
-            let excess = budget.used_bytes() - ceiling + budget.max_bytes() / 8;
+            // Some more at once, so that the search for the fullest is rare; not much more, so that records and compression keep
+            // turns that are shorter than what is queued between them.
+            let excess = budget.used_bytes() - ceiling + budget.max_bytes() / 16;
             self.core.relieve_memory(usize::try_from(excess.min(buffered)).unwrap_or(usize::MAX));
         }
     }
@@ -687,122 +578,5 @@ impl<'a> Driver<'a> {
             Answer::Failed(error) => return Err(error),
         }
         Ok(())
-    }
-
-    /// Carries out what the core decided.
-    async fn act(&mut self) -> Result<(), TaskError> {
-        loop {
-            let actions = self.core.take_actions();
-            if actions.is_empty() {
-                self.lanes_permit.resize(self.core.buffered_bytes() as u64);
-                return Ok(());
-            }
-            for action in actions {
-                self.perform(action).await?;
-            }
-        }
-    }
-
-    async fn perform(&mut self, action: Action) -> Result<(), TaskError> {
-        match action {
-            Action::Compress { file, sequence, buffer, note } => {
-                let permit = self.context.budget.charge(buffer.memory_bytes() as u64);
-                let level = self.connector.compression.level;
-                self.submit(file, Work::Compress { sequence, buffer, level, note, permit }).await?;
-            }
-            Action::DeadLetter { id, letters } => {
-                self.letters.push(id, letters, &self.context.budget);
-                self.write_letters();
-            }
-            Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
-            Action::Accepted(differs) => {
-                tracing::warn!(
-                    connector = self.connector.name,
-                    "an object is archived with what is left of it: {differs}"
-                );
-            }
-            Action::CleanUp => self.tell_journal(JournalCommand::CleanUp).await?,
-            Action::Finish { file, facts } => self.submit(file, Work::Finish { facts }).await?,
-            Action::Upload { file, key, intent, finished } => {
-                let store = Arc::clone(&self.context.store);
-                let environment = self.context.environment.clone();
-                let permits = Arc::clone(&self.context.uploads);
-                let answers = self.answers.0.clone();
-                // Keeps the file on disk until the upload is over, however the task ends.
-                let spool = self.spool_file(file);
-                self.background.spawn(async move {
-                    let permit = permits.acquire().await;
-                    let uploaded = upload(store.as_ref(), &environment, &key, &intent.0, &finished).await;
-                    drop(permit);
-                    drop(spool);
-                    let answer = match uploaded {
-                        Ok(()) => Answer::Uploaded { file, key, bytes: finished.data.bytes },
-                        Err(error) => Answer::Failed(error.into()),
-                    };
-                    let _ = answers.send(answer);
-                });
-            }
-            Action::Read { partitions } => self.read(&partitions),
-            Action::Discard { file } => {
-                self.spool_files.remove(&file);
-            }
-        }
-        Ok(())
-    }
-
-    fn write_letters(&mut self) {
-        let Some(topic) = self.connector.dead_letter.topic.clone() else { return };
-        let Some(batch) = self.letters.next() else { return };
-        let kafka = Arc::clone(&self.context.kafka);
-        let random = Arc::clone(&self.context.environment.random);
-        let answers = self.answers.0.clone();
-        self.background.spawn(async move {
-            let written = batch.write(kafka.as_ref(), random.as_ref(), &topic).await;
-            let _ = answers.send(written.map_or_else(|error| Answer::Failed(error.into()), Answer::DeadLettered));
-        });
-    }
-
-    async fn submit(&mut self, file: FileId, work: Work) -> Result<(), TaskError> {
-        let codec = self.connector.compression.codec;
-        let job = Job { file, codec, spool: self.spool_file(file), work, done: self.worked.0.clone() };
-        if self.context.pool.submit(job).await {
-            Ok(())
-        } else {
-            Err(TaskError::Panicked("the compression pool is gone".to_owned()))
-        }
-    }
-
-    fn spool_file(&mut self, file: FileId) -> Arc<SpoolFile> {
-        let spool = &self.spool;
-        Arc::clone(self.spool_files.entry(file).or_insert_with(|| Arc::new(spool.file(file))))
-    }
-
-    async fn tell_journal(&self, command: JournalCommand) -> Result<(), TaskError> {
-        let sent = self.journal.send(command).await;
-        sent.map_err(|_| TaskError::Panicked("the journal's task is gone".to_owned()))
-    }
-}
-
-/// Owns the journal: appends one entry after the other.
-async fn keep_journal(
-    mut journal: Journal,
-    mut commands: mpsc::Receiver<JournalCommand>,
-    answers: mpsc::UnboundedSender<Answer>,
-) {
-    while let Some(command) = commands.recv().await {
-        match command {
-            JournalCommand::Append(entry) => {
-                let appended = journal.append(entry).await;
-                let failed = appended.is_err();
-                if answers.send(Answer::Appended(appended)).is_err() || failed {
-                    return;
-                }
-            }
-            JournalCommand::CleanUp => {
-                if let Err(error) = journal.clean_up().await {
-                    tracing::warn!(%error, "old log entries are not deleted, the next clean-up tries again");
-                }
-            }
-        }
     }
 }
