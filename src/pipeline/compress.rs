@@ -6,6 +6,7 @@
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, mpsc};
@@ -34,6 +35,21 @@ pub struct Job {
     pub done: mpsc::UnboundedSender<Worked>,
     /// Its share of the queue, as long as it waits there.
     room: Option<OwnedSemaphorePermit>,
+    /// Until it is done.
+    held: Option<Held>,
+}
+
+/// Counts bytes that the pool will free without being asked.
+#[derive(Debug)]
+struct Held {
+    bytes: u64,
+    all: Arc<AtomicU64>,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// What is to be done.
@@ -54,10 +70,10 @@ pub enum Work {
 }
 
 impl Work {
-    /// What it holds in memory while it waits.
-    fn kib(&self) -> usize {
+    /// What it holds in memory.
+    fn bytes(&self) -> usize {
         match self {
-            Self::Compress { buffer, .. } => buffer.memory_bytes() / 1024,
+            Self::Compress { buffer, .. } => buffer.memory_bytes(),
             Self::Finish { .. } => 0,
         }
     }
@@ -95,6 +111,7 @@ pub struct CompressPool {
     room: Arc<Semaphore>,
     /// Of all of it.
     room_kib: usize,
+    held_bytes: Arc<AtomicU64>,
 }
 
 impl CompressPool {
@@ -128,13 +145,21 @@ impl CompressPool {
 
     fn with_room(jobs: mpsc::Sender<Job>, threads: NonZeroUsize) -> Self {
         let room_kib = (threads.get() * QUEUED_KIB_PER_THREAD).min(Semaphore::MAX_PERMITS);
-        Self { jobs, room: Arc::new(Semaphore::new(room_kib)), room_kib }
+        Self { jobs, room: Arc::new(Semaphore::new(room_kib)), room_kib, held_bytes: Arc::default() }
+    }
+
+    /// Memory of all jobs that are not done: it is counted in the budget, and nothing has to be done to free it.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
     }
 
     /// Waits for a place in the queue. `false`: the pool is gone.
     pub async fn submit(&self, mut job: Job) -> bool {
         // One that is larger than the queue waits until it is alone.
-        let kib = u32::try_from(job.work.kib().min(self.room_kib)).unwrap_or(u32::MAX);
+        let bytes = job.work.bytes();
+        let kib = u32::try_from((bytes / 1024).min(self.room_kib)).unwrap_or(u32::MAX);
+        self.held_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        job.held = Some(Held { bytes: bytes as u64, all: Arc::clone(&self.held_bytes) });
         let Ok(room) = Arc::clone(&self.room).acquire_many_owned(kib).await else { return false };
         job.room = Some(room);
         self.jobs.send(job).await.is_ok()
@@ -149,12 +174,12 @@ impl Job {
         work: Work,
         done: mpsc::UnboundedSender<Worked>,
     ) -> Self {
-        Self { file, codec, spool, work, done, room: None }
+        Self { file, codec, spool, work, done, room: None, held: None }
     }
 
     /// Does the work and reports it.
     pub fn run(self, encoders: &mut Encoders) {
-        let Self { file, codec, spool, work, done, room } = self;
+        let Self { file, codec, spool, work, done, room, held } = self;
         drop(room);
         let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| match work {
             Work::Compress { sequence, buffer, level, note, permit } => {
@@ -177,6 +202,7 @@ impl Job {
             Err(CompressError::Panicked)
         });
         drop(spool);
+        drop(held);
         // A task that is gone does not wait for its frames.
         let _ = done.send(Worked { file, outcome });
     }
@@ -240,5 +266,8 @@ mod tests {
         }
         assert_eq!(pool.submit(job(3 * 1024)).now_or_never(), Some(true), "larger than the queue");
         assert_eq!(pool.submit(job(10)).now_or_never(), None, "it waits alone");
+        assert!(pool.held_bytes() >= 3 << 20);
+        drop(queue.try_recv().unwrap());
+        assert_eq!(pool.held_bytes(), 0);
     }
 }

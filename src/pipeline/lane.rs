@@ -177,6 +177,8 @@ pub struct Lanes {
     dead_letter: App,
     open: HashMap<FileId, OpenLane, foldhash::fast::RandomState>,
     due: BTreeSet<(i64, FileId)>,
+    /// Lanes whose buffers take memory, by how much.
+    by_memory: BTreeSet<(usize, FileId)>,
     buffered_bytes: usize,
 }
 
@@ -189,6 +191,7 @@ impl Lanes {
             apps: HashMap::default(),
             open: HashMap::default(),
             due: BTreeSet::new(),
+            by_memory: BTreeSet::new(),
             buffered_bytes: 0,
         }
     }
@@ -284,6 +287,10 @@ impl Lanes {
         if let Some(lane) = self.open.get_mut(&file) {
             let bytes = lane.buffer.memory_bytes();
             self.buffered_bytes = self.buffered_bytes + bytes - lane.counted_bytes;
+            self.by_memory.remove(&(lane.counted_bytes, file));
+            if bytes > 0 {
+                self.by_memory.insert((bytes, file));
+            }
             lane.counted_bytes = bytes;
         }
     }
@@ -292,6 +299,7 @@ impl Lanes {
     pub fn close(&mut self, file: FileId) -> Option<OpenLane> {
         let lane = self.open.remove(&file)?;
         self.buffered_bytes -= lane.counted_bytes;
+        self.by_memory.remove(&(lane.counted_bytes, file));
         self.due.remove(&(lane.due_at_ms, file));
         let app = match &lane.app {
             OwnedAppKey::Missing => Some(&mut self.missing),
@@ -331,22 +339,12 @@ impl Lanes {
 
     /// The fullest buffers, enough of them to free `bytes`.
     pub fn fullest(&self, bytes: usize) -> Vec<FileId> {
-        let mut lanes: Vec<(usize, FileId)> = self
-            .open
-            .values()
-            .filter(|lane| !lane.buffer.is_empty())
-            .map(|lane| (lane.counted_bytes, lane.file))
-            .collect();
-        lanes.sort_unstable_by(|a, b| b.cmp(a));
         let mut freed = 0;
-        lanes
-            .into_iter()
-            .take_while(|(counted, _)| {
-                let more = freed < bytes;
-                freed += counted;
-                more
-            })
-            .map(|(_, file)| file)
-            .collect()
+        let enough = |(counted, _): &&(usize, FileId)| {
+            let more = freed < bytes;
+            freed += counted;
+            more
+        };
+        self.by_memory.iter().rev().take_while(enough).map(|&(_, file)| file).collect()
     }
 }

@@ -481,11 +481,13 @@ impl<'a> Driver<'a> {
         self.count_lanes();
         let budget = &self.context.budget;
         let buffered = self.core.buffered_bytes() as u64;
+        // What is being compressed frees itself.
+        let used = budget.used_bytes().saturating_sub(self.context.pool.held_bytes());
         let ceiling = budget.max_bytes() / 100 * RELIEF_PERCENT;
-        if budget.used_bytes() > ceiling {
-            // Some more at once, so that the search for the fullest is rare; not much more, so that records and compression keep
-            // turns that are shorter than what is queued between them.
-            let excess = budget.used_bytes() - ceiling + budget.max_bytes() / 16;
+        if used > ceiling {
+            // Some more at once, so that it is not done for each block; not much more, so that records and compression take turns that
+            // are shorter than what may wait between them.
+            let excess = used - ceiling + budget.max_bytes() / 64;
             self.core.relieve_memory(usize::try_from(excess.min(buffered)).unwrap_or(usize::MAX));
         }
     }
