@@ -485,9 +485,9 @@ impl<'a> Driver<'a> {
         let used = budget.used_bytes().saturating_sub(self.context.pool.held_bytes());
         let ceiling = budget.max_bytes() / 100 * RELIEF_PERCENT;
         if used > ceiling {
-            // Some more at once, so that it is not done for each block; not much more, so that records and compression take turns that
-            // are shorter than what may wait between them.
-            let excess = used - ceiling + budget.max_bytes() / 64;
+            // Some more at once: where the many leave the few full ones little room, these would be cut again after each block, into
+            // tiny frames. Not much more, so that records and compression take short turns.
+            let excess = used - ceiling + budget.max_bytes() / 16;
             self.core.relieve_memory(usize::try_from(excess.min(buffered)).unwrap_or(usize::MAX));
         }
     }
