@@ -18,20 +18,40 @@ pub struct Budget {
 struct Inner {
     max_bytes: u64,
     used_bytes: AtomicU64,
+    open_lanes: AtomicU64,
     freed: Notify,
+}
+
+/// What an open lane takes beside its buffer: what is known of it, its spool file, index entries.
+const LANE_BYTES: u64 = 3 * 1024;
+/// Lanes count for no more than this share of the budget, however many they are: nothing but their end frees it, and records need
+/// room meanwhile.
+const LANES_SHARE: u64 = 8;
+
+impl Inner {
+    fn lane_bytes(&self) -> u64 {
+        self.open_lanes.load(Ordering::Relaxed).saturating_mul(LANE_BYTES).min(self.max_bytes / LANES_SHARE)
+    }
 }
 
 impl Budget {
     pub fn new(max_bytes: u64) -> Self {
-        Self { inner: Arc::new(Inner { max_bytes, used_bytes: AtomicU64::new(0), freed: Notify::new() }) }
+        let (used_bytes, open_lanes) = (AtomicU64::new(0), AtomicU64::new(0));
+        Self { inner: Arc::new(Inner { max_bytes, used_bytes, open_lanes, freed: Notify::new() }) }
     }
 
     pub fn max_bytes(&self) -> u64 {
         self.inner.max_bytes
     }
 
+    /// Of everybody, with what their lanes take beside their buffers.
     pub fn used_bytes(&self) -> u64 {
-        self.inner.used_bytes.load(Ordering::Relaxed)
+        self.inner.used_bytes.load(Ordering::Relaxed) + self.inner.lane_bytes()
+    }
+
+    /// A task's open lanes: none yet.
+    pub fn lanes(&self) -> LaneCount {
+        LaneCount { inner: Arc::clone(&self.inner), lanes: 0 }
     }
 
     /// Waits until `bytes` fit, then counts them. A request above the whole budget is let through alone, when nothing
@@ -49,7 +69,8 @@ impl Budget {
     }
 
     pub fn try_reserve(&self, bytes: u64) -> Option<Permit> {
-        let fits = |used: u64| used == 0 || used.saturating_add(bytes) <= self.inner.max_bytes;
+        let room = self.inner.max_bytes - self.inner.lane_bytes();
+        let fits = |used: u64| used == 0 || used.saturating_add(bytes) <= room;
         self.inner
             .used_bytes
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| fits(used).then(|| used.saturating_add(bytes)))
@@ -94,9 +115,51 @@ impl Drop for Permit {
     }
 }
 
+/// The open lanes of one task, counted until this is dropped.
+#[derive(Debug)]
+pub struct LaneCount {
+    inner: Arc<Inner>,
+    lanes: u64,
+}
+
+impl LaneCount {
+    pub fn set(&mut self, lanes: usize) {
+        let lanes = lanes as u64;
+        if lanes >= self.lanes {
+            self.inner.open_lanes.fetch_add(lanes - self.lanes, Ordering::Relaxed);
+        } else {
+            self.inner.open_lanes.fetch_sub(self.lanes - lanes, Ordering::Relaxed);
+            self.inner.freed.notify_waiters();
+        }
+        self.lanes = lanes;
+    }
+}
+
+impl Drop for LaneCount {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lanes_of_whatever_number_leave_room_for_records() {
+        let budget = Budget::new(64 << 20);
+        let mut tasks: Vec<LaneCount> = (0..16).map(|_| budget.lanes()).collect();
+        tasks[0].set(1_000);
+        assert_eq!(budget.used_bytes(), 1_000 * LANE_BYTES);
+        tasks.iter_mut().for_each(|task| task.set(100_000));
+        assert_eq!(budget.used_bytes(), 8 << 20);
+        let permit = budget.try_reserve(56 << 20).expect("there is room");
+        assert!(budget.try_reserve(1).is_none());
+        drop(permit);
+        assert!(budget.try_reserve(1 << 30).is_some(), "one huge one passes alone, lanes or not");
+        tasks.iter_mut().for_each(|task| task.set(0));
+        assert_eq!(budget.used_bytes(), 0);
+    }
 
     #[tokio::test]
     async fn a_reservation_waits_for_room_and_wakes_when_there_is_some() {

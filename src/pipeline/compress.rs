@@ -20,8 +20,9 @@ use crate::archive::codec::{Codec, CodecError, Encoder};
 use crate::archive::frame::FrameBuffer;
 use crate::archive::index::FileFacts;
 
-/// Bytes before compression that may wait per thread, in KiB: two frames of the usual size, so that a thread never runs dry.
-const QUEUED_KIB_PER_THREAD: usize = 2 * 1024;
+/// Memory that may wait per thread, in KiB: two frames of the usual size with what is kept about them, so that a thread never runs
+/// dry.
+const QUEUED_KIB_PER_THREAD: usize = 2560;
 /// Jobs that may wait per thread. Of small frames many may: a task that waited for each would wake once a frame.
 const QUEUED_PER_THREAD: usize = 64;
 

@@ -5,8 +5,8 @@
 //!
 //! An entry is three numbers of 4 bytes, little endian (length of its text, length of its index entries, CRC32C of both), then
 //! text (JSON) and index entries. A frame's entry is written after the frame, so that whatever part of a journal can still be read
-//! tells of nothing that was not there. Entries of frames are gathered until a floor is written, which is of no use without them.
-//! Nothing is synced: what a crash of the machine takes, checksums show.
+//! tells of nothing that was not there. Entries of frames are gathered until something depends on them: a floor, an entry of the
+//! log, a file that is finished. Nothing is synced: what a crash of the machine takes, checksums show.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
@@ -201,6 +201,12 @@ impl Journal {
         inner.write()?;
         inner.floor_bytes = entry.len() as u64;
         self.compact_if_long(&mut inner)
+    }
+
+    /// Writes what is gathered.
+    pub(super) fn write(&self) -> io::Result<()> {
+        let mut inner = self.lock();
+        if inner.gathered.is_empty() { Ok(()) } else { inner.write() }
     }
 
     /// The file is gone: what is said of it is worth nothing.

@@ -204,8 +204,20 @@ impl TaskSpool {
     /// # Errors
     /// The disk is full or broken.
     pub fn write_floor(&self, floor: Floor) -> Result<(), SpoolError> {
-        let fail = |source| SpoolError { path: self.journal.path().to_owned(), what: "can't be written", source };
-        self.journal.floor(floor).map_err(fail)
+        self.journal.floor(floor).map_err(|source| self.fail(source))
+    }
+
+    /// Writes down which frames there are, before something depends on it: the log decides about a file only as a whole, and what
+    /// it has decided must be whole here too, or the next process uses nothing of the spool.
+    ///
+    /// # Errors
+    /// The disk is full or broken.
+    pub fn write_journal(&self) -> Result<(), SpoolError> {
+        self.journal.write().map_err(|source| self.fail(source))
+    }
+
+    fn fail(&self, source: io::Error) -> SpoolError {
+        SpoolError { path: self.journal.path().to_owned(), what: "can't be written", source }
     }
 }
 

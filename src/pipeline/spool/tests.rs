@@ -263,6 +263,22 @@ fn a_torn_journal_tells_of_what_came_before() {
     }
 }
 
+/// The log is about to decide of what lies here: a kill afterwards must find it.
+#[test]
+fn what_is_written_down_is_there_without_a_floor() {
+    let dir = tempfile::tempdir().unwrap();
+    let spool = Spool::open(dir.path(), 1 << 20).unwrap();
+    let task = spool.task("c", "t", 0, begin("first")).unwrap();
+    let file = task.file(1);
+    write(&file, 0, "frame 0");
+    let frames = || journal::read(task.journal.path()).unwrap().unwrap().files.get(&1).map_or(0, |file| file.frames);
+    assert_eq!(frames(), 0, "entries are gathered");
+    task.write_journal().unwrap();
+    assert_eq!(frames(), 1);
+    task.write_journal().unwrap();
+    assert_eq!(frames(), 1, "once");
+}
+
 /// A worker that runs for months keeps a journal of what is open.
 #[test]
 fn a_journal_stays_short() {

@@ -23,6 +23,18 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// Before the log decides of files that lie in the spool, and before they are finished.
+    pub(super) fn write_spool_journal(&self) -> Result<(), TaskError> {
+        match self.spool.write_journal() {
+            // What can't be left to the next process must not keep uploads from their end.
+            Err(error) if self.stopping && self.context.spool.is_kept() => {
+                tracing::warn!(connector = self.context.connector.name, %error, "the spool is not left in order");
+                Ok(())
+            }
+            written => Ok(written?),
+        }
+    }
+
     /// Without it the next process reads more; nothing else depends on it.
     pub(super) fn write_last_floor(&mut self) {
         if !self.context.spool.is_kept() {

@@ -36,7 +36,7 @@ use crate::kafka::backoff::Backoff;
 use crate::ledger::encoding::Stored;
 use crate::ledger::{State, Token};
 use crate::log::journal::LogError;
-use crate::pipeline::budget::Permit;
+use crate::pipeline::budget::{LaneCount, Permit};
 use crate::pipeline::compress::{CompressError, Outcome, Worked};
 use crate::pipeline::lane::FileId;
 use crate::pipeline::source::{At, Position, ReadRequest, Reader, SourceError, SourceEvent, TopicInfo};
@@ -53,9 +53,6 @@ const TICK: Duration = Duration::from_secs(1);
 const FLOOR_EVERY: Duration = Duration::from_secs(5);
 /// Other tasks of this process have so long to adopt what is theirs before a full spool makes it go.
 const LEFT_GRACE: Duration = Duration::from_secs(30);
-/// What an open lane takes beside its buffer: what is known of it, its spool file, index entries. Counted up to an eighth of the
-/// budget, so that however many lanes leave room for records.
-const LANE_BYTES: u64 = 3 * 1024;
 /// Above this share of the budget lane buffers are compressed early.
 const RELIEF_PERCENT: u64 = 75;
 
@@ -163,7 +160,9 @@ struct Driver<'a> {
     floor_at: Instant,
     adopted_seen: BTreeMap<i32, Position>,
     begun: Instant,
+    /// What the lanes' buffers take.
     lanes_permit: Permit,
+    lane_count: LaneCount,
     journal: mpsc::Sender<JournalCommand>,
     answers: (mpsc::UnboundedSender<Answer>, mpsc::UnboundedReceiver<Answer>),
     worked: (mpsc::UnboundedSender<Worked>, mpsc::UnboundedReceiver<Worked>),
@@ -249,6 +248,7 @@ impl<'a> Driver<'a> {
             floor: None,
             floor_at: Instant::now() + FLOOR_EVERY,
             lanes_permit: context.budget.charge(0),
+            lane_count: context.budget.lanes(),
             journal: commands,
             answers,
             worked: mpsc::unbounded_channel(),
@@ -473,8 +473,8 @@ impl<'a> Driver<'a> {
 
     /// Counts what the lanes take.
     fn count_lanes(&mut self) {
-        let beside = (self.core.open_lanes() as u64 * LANE_BYTES).min(self.context.budget.max_bytes() / 8);
-        self.lanes_permit.resize(self.core.buffered_bytes() as u64 + beside);
+        self.lane_count.set(self.core.open_lanes());
+        self.lanes_permit.resize(self.core.buffered_bytes() as u64);
     }
 
     fn relieve_memory(&mut self) {

@@ -41,7 +41,10 @@ impl Driver<'_> {
                 self.letters.push(id, letters, &self.context.budget);
                 self.write_letters();
             }
-            Action::Append(entry) => self.tell_journal(JournalCommand::Append(entry)).await?,
+            Action::Append(entry) => {
+                self.write_spool_journal()?;
+                self.tell_journal(JournalCommand::Append(entry)).await?;
+            }
             Action::Accepted(differs) => {
                 tracing::warn!(
                     connector = self.connector.name,
@@ -49,7 +52,11 @@ impl Driver<'_> {
                 );
             }
             Action::CleanUp => self.tell_journal(JournalCommand::CleanUp).await?,
-            Action::Finish { file, facts } => self.submit(file, Work::Finish { facts }).await?,
+            Action::Finish { file, facts } => {
+                // The last of its frames may have come after the log's entry.
+                self.write_spool_journal()?;
+                self.submit(file, Work::Finish { facts }).await?;
+            }
             Action::Upload { file, key, intent, finished } => {
                 let store = Arc::clone(&self.context.store);
                 let environment = self.context.environment.clone();
