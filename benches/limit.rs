@@ -9,8 +9,7 @@
 #[allow(dead_code, reason = "this uses its share")]
 mod common;
 
-use common::{Load, PARTITIONS, TOPIC};
-use rustix::time::{ClockId, clock_gettime};
+use common::{Load, PARTITIONS, TOPIC, cpu_seconds};
 use sluice::archive::codec::{Codec, Encoder};
 use sluice::archive::digest::topic_seed;
 use sluice::config::ConnectorConfig;
@@ -63,12 +62,6 @@ fn main() {
         let Some(cost) = rows.get(name).and_then(serde_json::Value::as_f64) else { continue };
         println!("| {name} | {cost:.3} | {:.0} |", 1000.0 / cost);
     }
-}
-
-/// CPU time of this process.
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }
 
 fn seconds_of(load: &Load, connector: &ConnectorConfig, until: Until) -> f64 {

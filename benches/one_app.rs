@@ -15,8 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use common::{Load, TOPIC};
-use rustix::time::{ClockId, clock_gettime};
+use common::{Load, TOPIC, cpu_seconds};
 use sluice::api::metrics::TaskMetrics;
 use sluice::archive::codec::Codec;
 use sluice::clock::Environment;
@@ -175,10 +174,4 @@ impl Kafka for InMemory {
         });
         Reader::new(stop)
     }
-}
-
-/// CPU time of this process.
-fn cpu_seconds() -> f64 {
-    let time = clock_gettime(ClockId::ProcessCPUTime);
-    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

@@ -6,6 +6,7 @@
 pub mod records;
 
 use jiff::Timestamp;
+use rustix::time::{ClockId, clock_gettime};
 use sluice::config::ConnectorConfig;
 use sluice::config::flat::FlatConfig;
 use sluice::config::load_connector_flat;
@@ -84,4 +85,10 @@ pub fn connector() -> ConnectorConfig {
         [("topics", TOPIC), ("app_id.from", "json"), ("app_id.pointer", "/app_id"), ("sink.url", "file:///nowhere")];
     let flat: FlatConfig = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
     load_connector_flat("bench", &flat).unwrap().0
+}
+
+/// CPU time of this process.
+pub fn cpu_seconds() -> f64 {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
 }

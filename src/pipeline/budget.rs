@@ -32,6 +32,16 @@ impl Inner {
     fn lane_bytes(&self) -> u64 {
         self.open_lanes.load(Ordering::Relaxed).saturating_mul(LANE_BYTES).min(self.max_bytes / LANES_SHARE)
     }
+
+    /// One holder's part of a count becomes another; who waits for room is told of less.
+    fn change(&self, count: &AtomicU64, before: u64, now: u64) {
+        if now >= before {
+            count.fetch_add(now - before, Ordering::Relaxed);
+        } else {
+            count.fetch_sub(before - now, Ordering::Relaxed);
+            self.freed.notify_waiters();
+        }
+    }
 }
 
 impl Budget {
@@ -99,12 +109,7 @@ impl Permit {
 
     /// Changes the count to what is really held, more or less than was reserved.
     pub fn resize(&mut self, bytes: u64) {
-        if bytes >= self.bytes {
-            self.inner.used_bytes.fetch_add(bytes - self.bytes, Ordering::Relaxed);
-        } else {
-            self.inner.used_bytes.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
-            self.inner.freed.notify_waiters();
-        }
+        self.inner.change(&self.inner.used_bytes, self.bytes, bytes);
         self.bytes = bytes;
     }
 }
@@ -125,12 +130,7 @@ pub struct LaneCount {
 impl LaneCount {
     pub fn set(&mut self, lanes: usize) {
         let lanes = lanes as u64;
-        if lanes >= self.lanes {
-            self.inner.open_lanes.fetch_add(lanes - self.lanes, Ordering::Relaxed);
-        } else {
-            self.inner.open_lanes.fetch_sub(self.lanes - lanes, Ordering::Relaxed);
-            self.inner.freed.notify_waiters();
-        }
+        self.inner.change(&self.inner.open_lanes, self.lanes, lanes);
         self.lanes = lanes;
     }
 }

@@ -23,11 +23,15 @@ impl Driver<'_> {
         Ok(())
     }
 
+    /// The process stops: what can't be left to the next one must not keep uploads from their end.
+    pub(super) fn only_leaves_spool(&self) -> bool {
+        self.stopping && self.context.spool.is_kept()
+    }
+
     /// Before the log decides of files that lie in the spool, and before they are finished.
     pub(super) fn write_spool_journal(&self) -> Result<(), TaskError> {
         match self.spool.write_journal() {
-            // What can't be left to the next process must not keep uploads from their end.
-            Err(error) if self.stopping && self.context.spool.is_kept() => {
+            Err(error) if self.only_leaves_spool() => {
                 tracing::warn!(connector = self.context.connector.name, %error, "the spool is not left in order");
                 Ok(())
             }

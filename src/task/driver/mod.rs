@@ -534,8 +534,7 @@ impl<'a> Driver<'a> {
 
     fn on_worked(&mut self, Worked { file, outcome }: Worked) -> Result<(), TaskError> {
         let outcome = match outcome {
-            // What can't be left to the next process must not keep uploads from their end.
-            Err(error @ CompressError::Spool(_)) if self.stopping && self.context.spool.is_kept() => {
+            Err(error @ CompressError::Spool(_)) if self.only_leaves_spool() => {
                 tracing::warn!(connector = self.context.connector.name, %error, "the spool is not left in order");
                 return Ok(());
             }
